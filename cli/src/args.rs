@@ -1,0 +1,112 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Covey: SQL and clustering over a data lake, on this machine or on a cluster.
+#[derive(Debug, Parser)]
+#[command(name = "covey", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a file of SQL statements.
+    Run {
+        /// The file; '-' reads standard input.
+        file: PathBuf,
+        /// Replaces ${NAME} in the file; may be given often.
+        #[arg(long = "set", value_name = "NAME=VALUE")]
+        variables: Vec<String>,
+        #[command(flatten)]
+        connection: Connection,
+        #[command(flatten)]
+        display: Display,
+    },
+    /// Run one statement, or start a prompt when there is none.
+    Sql {
+        /// The statement.
+        statement: Option<String>,
+        #[command(flatten)]
+        connection: Connection,
+        #[command(flatten)]
+        display: Display,
+    },
+    /// Upload the command lines of this host's processes to a lake, into the directory of today (UTC).
+    Collect {
+        /// The lake: a directory or a URL such as s3://bucket/processes.
+        #[arg(long)]
+        to: String,
+        #[command(flatten)]
+        storage: Storage,
+    },
+}
+
+/// Where statements run.
+#[derive(Debug, Clone, Args)]
+pub struct Connection {
+    /// The scheduler to send statements to, such as http://host:50050; without it a cluster is started in here.
+    #[arg(long, env = "COVEY_SCHEDULER")]
+    pub scheduler: Option<String>,
+    /// Embedded cluster: where models are kept, a directory or a URL.
+    #[arg(long, env = "COVEY_WAREHOUSE", default_value = "warehouse")]
+    pub warehouse: String,
+    /// Embedded cluster: executors to start.
+    #[arg(long, default_value_t = 2)]
+    pub executors: usize,
+    /// Embedded cluster: tasks at once of each executor; the cores shared equally where not given.
+    #[arg(long)]
+    pub vcores: Option<usize>,
+    /// Embedded cluster: partitions of a stage where nothing else decides.
+    #[arg(long, default_value_t = covey_engine::session::PARTITIONS_DEFAULT)]
+    pub partitions: usize,
+    #[command(flatten)]
+    pub storage: Storage,
+}
+
+/// Object stores; more is read from the usual AWS_* variables.
+#[derive(Debug, Clone, Args)]
+pub struct Storage {
+    /// The endpoint of an S3-style store, such as http://ceph:7480.
+    #[arg(long, env = "COVEY_S3_ENDPOINT")]
+    pub s3_endpoint: Option<String>,
+    /// The region of an S3-style store.
+    #[arg(long, env = "COVEY_S3_REGION")]
+    pub s3_region: Option<String>,
+}
+
+impl Storage {
+    pub fn config(&self) -> covey_engine::storage::StorageConfig {
+        covey_engine::storage::StorageConfig {
+            s3_endpoint: self.s3_endpoint.clone(),
+            s3_region: self.s3_region.clone(),
+        }
+    }
+}
+
+/// How results are shown.
+#[derive(Debug, Clone, Args)]
+pub struct Display {
+    /// The form of results.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Show no progress; there is none either where standard error is no terminal.
+    #[arg(long)]
+    pub quiet: bool,
+    /// What is logged to standard error, as in RUST_LOG.
+    #[arg(long, env = "RUST_LOG", default_value = "error")]
+    pub log: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A table for people.
+    Table,
+    /// Comma-separated values with a header.
+    Csv,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,162 @@
+//! What the subcommands do.
+
+use std::fmt;
+use std::io::{IsTerminal, Read};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command, Connection, Display};
+use crate::client::Client;
+use crate::collect::collect;
+use crate::embedded::Embedded;
+use crate::prompt::prompt;
+use crate::script::{split, substitute};
+use crate::{output, progress};
+
+/// What a shell expects of a program that Ctrl-C has ended.
+const INTERRUPTED: u8 = 130;
+
+/// Why a statement gave no result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    Error(String),
+    Interrupted,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Error(message) => f.write_str(message),
+            Self::Interrupted => f.write_str("cancelled"),
+        }
+    }
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self::Error(message)
+    }
+}
+
+/// Runs the command of this process.
+pub async fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run { file, variables, connection, display } => {
+            with_session(&connection, &display, async |session| run_file(session, &file, &variables, &display).await)
+                .await
+        }
+        Command::Sql { statement: Some(sql), connection, display } => {
+            with_session(&connection, &display, async |session| {
+                for statement in split(&sql)? {
+                    session.execute(&statement.sql, &display).await?;
+                }
+                Ok(())
+            })
+            .await
+        }
+        Command::Sql { statement: None, connection, display } => {
+            with_session(&connection, &display, async |session| Ok(prompt(session, &display).await?)).await
+        }
+        Command::Collect { to, storage } => match collect(&to, storage.config()).await {
+            Ok(written) => {
+                println!("{written}");
+                Ok(())
+            }
+            Err(message) => Err(Failure::Error(message)),
+        },
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if failure == Failure::Interrupted {
+                eprintln!("{failure}");
+                return ExitCode::from(INTERRUPTED);
+            }
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A connection to a scheduler, to send statements and to ask for their progress.
+#[derive(Debug)]
+pub struct Session {
+    client: Client,
+    url: String,
+}
+
+/// Connects, or starts a cluster and connects to it, and stops it in the end.
+async fn with_session(
+    connection: &Connection,
+    display: &Display,
+    work: impl AsyncFnOnce(&Session) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    tracing_subscriber::fmt()
+        .with_env_filter(display.log.as_str())
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let embedded = match connection.scheduler {
+        Some(_) => None,
+        None => Some(Embedded::start(connection).await?),
+    };
+    let url = match (&connection.scheduler, &embedded) {
+        (Some(url), _) => url.clone(),
+        (None, Some(embedded)) => embedded.url().to_string(),
+        (None, None) => unreachable!("one of the two was just made"),
+    };
+    let result = match Client::connect(&url).await {
+        Ok(client) => work(&Session { client, url }).await,
+        Err(message) => Err(Failure::Error(message)),
+    };
+    if let Some(embedded) = embedded {
+        embedded.stop().await;
+    }
+    result
+}
+
+impl Session {
+    /// Runs a statement, shows its progress and its rows, and says how many there were. Ctrl-C cancels it.
+    pub async fn execute(&self, sql: &str, display: &Display) -> Result<usize, Failure> {
+        let showing = async {
+            if progress::is_wanted(display.quiet) {
+                progress::show(&self.url, sql).await;
+            }
+            std::future::pending::<()>().await
+        };
+        let answer = tokio::select! {
+            answer = self.client.execute(sql) => answer?,
+            _ = tokio::signal::ctrl_c() => return Err(Failure::Interrupted),
+            () = showing => return Err(Failure::Interrupted),
+        };
+        output::write(&answer, display.format, &mut std::io::stdout().lock())?;
+        Ok(answer.rows())
+    }
+}
+
+/// Runs the statements of a file, up to the first that fails.
+pub async fn run_file(session: &Session, file: &Path, variables: &[String], display: &Display) -> Result<(), Failure> {
+    let name = file.display();
+    let script = read(file).map_err(|e| format!("{name}: {e}"))?;
+    let script = substitute(&script, variables).map_err(|e| format!("{name}: {e}"))?;
+    for (i, statement) in split(&script).map_err(|e| format!("{name}: {e}"))?.iter().enumerate() {
+        session.execute(&statement.sql, display).await.map_err(|failure| match failure {
+            Failure::Error(message) => {
+                Failure::Error(format!("{name}:{}: statement {}: {message}", statement.line, i + 1))
+            }
+            Failure::Interrupted => Failure::Interrupted,
+        })?;
+    }
+    Ok(())
+}
+
+fn read(file: &Path) -> std::io::Result<String> {
+    if file == Path::new("-") {
+        let mut script = String::new();
+        std::io::stdin().read_to_string(&mut script)?;
+        return Ok(script);
+    }
+    std::fs::read_to_string(file)
+}

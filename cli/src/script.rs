@@ -1,0 +1,110 @@
+//! A file of SQL cut into statements, each with the line that it begins on.
+
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, Tokenizer};
+
+/// One statement of a script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    /// Counted from 1.
+    pub line: u64,
+    pub sql: String,
+}
+
+/// Cuts at semicolons outside of quotes and comments. Pieces without a statement are left out.
+///
+/// # Errors
+/// When a quote or comment does not end: the message has line and column.
+pub fn split(script: &str) -> Result<Vec<Statement>, String> {
+    let tokens = Tokenizer::new(&GenericDialect {}, script).tokenize_with_location().map_err(|e| e.to_string())?;
+    let mut statements = vec![];
+    let mut first: Option<Location> = None;
+    for token in tokens {
+        match token.token {
+            Token::Whitespace(_) | Token::EOF => {}
+            Token::SemiColon => {
+                if let Some(start) = first.take() {
+                    statements.push(statement(script, start, Some(token.span.start)));
+                }
+            }
+            _ => {
+                first.get_or_insert(token.span.start);
+            }
+        }
+    }
+    if let Some(start) = first {
+        statements.push(statement(script, start, None));
+    }
+    Ok(statements)
+}
+
+fn statement(script: &str, start: Location, end: Option<Location>) -> Statement {
+    let end = end.map_or(script.len(), |end| offset(script, end));
+    Statement { line: start.line, sql: script[offset(script, start)..end].trim_end().to_string() }
+}
+
+/// The byte of a line and column, both counted from 1, columns in characters.
+fn offset(script: &str, at: Location) -> usize {
+    let line_start: usize = script.split_inclusive('\n').take(at.line as usize - 1).map(str::len).sum();
+    let column = at.column as usize - 1;
+    script[line_start..].char_indices().nth(column).map_or(script.len(), |(byte, _)| line_start + byte)
+}
+
+/// Replaces `${NAME}` by the value of `NAME=VALUE` in `variables`, else by its environment variable.
+///
+/// # Errors
+/// When a variable has no value, or one given is no `NAME=VALUE`.
+pub fn substitute(script: &str, variables: &[String]) -> Result<String, String> {
+    let mut given = std::collections::HashMap::new();
+    for variable in variables {
+        let (name, value) =
+            variable.split_once('=').ok_or_else(|| format!("--set takes NAME=VALUE, got {variable:?}"))?;
+        given.insert(name, value.to_string());
+    }
+    let mut out = String::with_capacity(script.len());
+    let mut rest = script;
+    while let Some(start) = rest.find("${") {
+        let Some(end) = rest[start..].find('}') else { break };
+        let expression = &rest[start + 2..start + end];
+        let (name, default) = match expression.split_once(":-") {
+            Some((name, default)) => (name, Some(default)),
+            None => (expression, None),
+        };
+        let value = given
+            .get(name)
+            .cloned()
+            .or_else(|| std::env::var(name).ok())
+            .or_else(|| default.map(String::from))
+            .ok_or_else(|| format!("the script uses ${{{name}}}; give it with --set {name}=VALUE"))?;
+        out.push_str(&rest[..start]);
+        out.push_str(&value);
+        rest = &rest[start + end + 1..];
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: statements are cut where SQL ends them, and nowhere else.
+    #[test]
+    fn cuts_at_semicolons() {
+        let script = "-- first; not\nSELECT 'a;b';\n\n/* ; */ SELECT\n 2 ;;\nSELECT \"ü;\", 3";
+        let found = split(script).unwrap();
+        let expected = [(2, "SELECT 'a;b'"), (4, "SELECT\n 2"), (6, "SELECT \"ü;\", 3")];
+        assert_eq!(found.iter().map(|s| (s.line, s.sql.as_str())).collect::<Vec<_>>(), expected);
+        assert!(split("SELECT 'open").unwrap_err().contains("Line: 1"));
+        assert!(split(" -- nothing\n").unwrap().is_empty());
+    }
+
+    /// Goal: variables come from the command line, then the environment, then their default.
+    #[test]
+    fn substitutes_variables() {
+        let set = ["LAKE=s3://b/x".to_string()];
+        assert_eq!(substitute("'${LAKE:-here}/${K:-50}'", &set).unwrap(), "'s3://b/x/50'");
+        assert!(substitute("${NOT_SET_ANYWHERE}", &[]).unwrap_err().contains("--set NOT_SET_ANYWHERE"));
+        assert!(substitute("", &["x".into()]).is_err());
+    }
+}

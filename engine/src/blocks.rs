@@ -1,0 +1,247 @@
+//! The intermediate files of a fit, as Arrow IPC in the warehouse, and the blocks that an executor keeps in memory.
+//!
+//! ```text
+//! documents   text, rows, weight             what the query gave, equal texts collapsed
+//! block       indices, values, weight        the same rows as sparse vectors, in the same order
+//! ```
+
+use std::collections::HashMap;
+use std::io::Cursor;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use covey_udfs::matrix::{Points, SparseRows};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, ListArray, RecordBatch, StringArray, UInt32Array, UInt64Array,
+};
+use datafusion::arrow::buffer::OffsetBuffer;
+use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef, UInt32Type, UInt64Type};
+use datafusion::arrow::ipc::reader::FileReader;
+use datafusion::arrow::ipc::writer::FileWriter;
+use datafusion::common::{exec_datafusion_err, internal_datafusion_err};
+use datafusion::error::Result;
+use datafusion::execution::object_store::ObjectStoreRegistry;
+use parking_lot::Mutex;
+
+use crate::{external, storage};
+
+/// Rows of one block at most: a unit of reading, caching and scheduling of some tens of MB.
+pub const BLOCK_ROWS_MAX: usize = 1 << 18;
+
+/// Distinct texts with how often each was given and what it weighs.
+#[derive(Debug, Clone)]
+pub struct Documents {
+    pub texts: StringArray,
+    pub rows: UInt64Array,
+    pub weights: UInt64Array,
+}
+
+impl Documents {
+    pub fn len(&self) -> usize {
+        self.texts.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    fn schema() -> SchemaRef {
+        Arc::new(Schema::new(vec![
+            Field::new("text", DataType::Utf8, false),
+            Field::new("rows", DataType::UInt64, false),
+            Field::new("weight", DataType::UInt64, false),
+        ]))
+    }
+
+    pub fn encode(&self) -> Result<Bytes> {
+        let columns: Vec<ArrayRef> =
+            vec![Arc::new(self.texts.clone()), Arc::new(self.rows.clone()), Arc::new(self.weights.clone())];
+        write_ipc(&RecordBatch::try_new(Self::schema(), columns)?)
+    }
+
+    pub async fn read(stores: &dyn ObjectStoreRegistry, url: &str) -> Result<Self> {
+        let batch = read_ipc(storage::get_url(stores, url).await?, url)?;
+        if batch.schema() != Self::schema() {
+            return Err(exec_datafusion_err!("{url} is no documents file of covey"));
+        }
+        Ok(Self {
+            texts: batch.column(0).as_string::<i32>().clone(),
+            rows: batch.column(1).as_primitive::<UInt64Type>().clone(),
+            weights: batch.column(2).as_primitive::<UInt64Type>().clone(),
+        })
+    }
+}
+
+/// Writes points as one block.
+pub fn encode_points(points: &Points) -> Result<Bytes> {
+    let rows = &points.rows;
+    let offsets: Vec<i32> = rows
+        .offsets()
+        .iter()
+        .map(|&offset| i32::try_from(offset).map_err(|_| internal_datafusion_err!("a block has over 2^31 values")))
+        .collect::<Result<_>>()?;
+    let offsets = OffsetBuffer::new(offsets.into());
+    let list = |item: DataType, values: ArrayRef| {
+        ListArray::try_new(Arc::new(Field::new_list_field(item, false)), offsets.clone(), values, None)
+    };
+    let indices = list(DataType::UInt32, Arc::new(UInt32Array::from(rows.indices().to_vec())))?;
+    let values = list(DataType::Float64, Arc::new(Float64Array::from(rows.values().to_vec())))?;
+    let weights = UInt64Array::from(points.weights.clone());
+    let schema = Schema::new(vec![
+        Field::new("indices", indices.data_type().clone(), false),
+        Field::new("values", values.data_type().clone(), false),
+        Field::new("weight", DataType::UInt64, false),
+    ])
+    .with_metadata(HashMap::from([("n_features".to_string(), rows.n_features().to_string())]));
+    let columns: Vec<ArrayRef> = vec![Arc::new(indices), Arc::new(values), Arc::new(weights)];
+    write_ipc(&RecordBatch::try_new(Arc::new(schema), columns)?)
+}
+
+fn decode_points(bytes: Bytes, url: &str) -> Result<Points> {
+    let batch = read_ipc(bytes, url)?;
+    let damaged = || exec_datafusion_err!("{url} is no block file of covey, or it is damaged");
+    let n_features = batch.schema().metadata().get("n_features").and_then(|n| n.parse().ok()).ok_or_else(damaged)?;
+    let (Some(indices), Some(values), Some(weights)) = (
+        batch.column(0).as_list_opt::<i32>(),
+        batch.column(1).as_list_opt::<i32>(),
+        batch.column(2).as_primitive_opt::<UInt64Type>(),
+    ) else {
+        return Err(damaged());
+    };
+    let offsets = indices.value_offsets().iter().map(|&offset| offset as usize).collect();
+    let indices = indices.values().as_primitive_opt::<UInt32Type>().ok_or_else(damaged)?.values().to_vec();
+    let values = values.values().as_primitive_opt::<Float64Type>().ok_or_else(damaged)?.values().to_vec();
+    let rows = SparseRows::try_from_parts(n_features, offsets, indices, values).map_err(external)?;
+    Ok(Points { rows, weights: weights.values().to_vec() })
+}
+
+/// One batch as an Arrow IPC file.
+pub fn write_ipc(batch: &RecordBatch) -> Result<Bytes> {
+    let mut writer = FileWriter::try_new(Vec::new(), &batch.schema())?;
+    writer.write(batch)?;
+    Ok(writer.into_inner()?.into())
+}
+
+/// All batches of an Arrow IPC file as one.
+pub fn read_ipc(bytes: Bytes, url: &str) -> Result<RecordBatch> {
+    let reader = FileReader::try_new(Cursor::new(bytes), None)
+        .map_err(|e| exec_datafusion_err!("{url} is no Arrow file: {e}"))?;
+    let schema = reader.schema();
+    let batches = reader.collect::<Result<Vec<_>, _>>().map_err(|e| exec_datafusion_err!("{url} is damaged: {e}"))?;
+    Ok(concat_batches(&schema, &batches)?)
+}
+
+/// Blocks in the memory of one executor, the least recently used dropped first when they exceed the budget.
+#[derive(Debug)]
+pub struct BlockCache {
+    bytes_max: usize,
+    kept: Mutex<Kept>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    blocks: HashMap<String, (Arc<Points>, u64)>,
+    bytes: usize,
+    clock: u64,
+}
+
+impl BlockCache {
+    /// Bytes of blocks kept where nothing else is said.
+    pub const BYTES_MAX_DEFAULT: usize = 1 << 30;
+
+    pub fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, kept: Mutex::default(), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+    }
+
+    /// The block at `url`, from memory or else from its store.
+    pub async fn read(&self, stores: &dyn ObjectStoreRegistry, url: &str) -> Result<Arc<Points>> {
+        if let Some(points) = self.kept.lock().touch(url) {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(points);
+        }
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        let points = Arc::new(decode_points(storage::get_url(stores, url).await?, url)?);
+        self.insert(url, &points);
+        Ok(points)
+    }
+
+    pub fn insert(&self, url: &str, points: &Arc<Points>) {
+        self.kept.lock().insert(url, points, self.bytes_max);
+    }
+
+    /// How many reads were served from memory, and how many were not.
+    pub fn hits_and_misses(&self) -> (u64, u64) {
+        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
+    }
+}
+
+impl Kept {
+    fn touch(&mut self, url: &str) -> Option<Arc<Points>> {
+        self.clock += 1;
+        let (points, used) = self.blocks.get_mut(url)?;
+        *used = self.clock;
+        Some(Arc::clone(points))
+    }
+
+    fn insert(&mut self, url: &str, points: &Arc<Points>, bytes_max: usize) {
+        let size = points.rows.memory_bytes();
+        if size > bytes_max || self.blocks.contains_key(url) {
+            return;
+        }
+        while self.bytes + size > bytes_max {
+            let Some(oldest) = self.blocks.iter().min_by_key(|(_, (_, used))| *used).map(|(url, _)| url.clone()) else {
+                break;
+            };
+            if let Some((dropped, _)) = self.blocks.remove(&oldest) {
+                self.bytes -= dropped.rows.memory_bytes();
+            }
+        }
+        self.clock += 1;
+        self.bytes += size;
+        self.blocks.insert(url.to_string(), (Arc::clone(points), self.clock));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn points(n: usize) -> Arc<Points> {
+        let mut points = Points::new(4);
+        for i in 0..n {
+            points.rows.push([(0, 1.0), (3, i as f64 + 0.5)]).unwrap();
+            points.weights.push(i as u64 + 1);
+        }
+        Arc::new(points)
+    }
+
+    /// Goal: what is written is what is read, bit for bit, and damage is an error that names the file.
+    #[test]
+    fn blocks_survive_the_disk() {
+        let before = points(5);
+        let bytes = encode_points(&before).unwrap();
+        assert_eq!(decode_points(bytes.clone(), "x").unwrap(), *before);
+        let error = decode_points(bytes.slice(..bytes.len() / 2), "file:///b.arrow").unwrap_err().to_string();
+        assert!(error.contains("file:///b.arrow"), "{error}");
+    }
+
+    /// Goal: the cache stays within its budget and drops the least recently used.
+    #[test]
+    fn the_cache_keeps_its_budget() {
+        let block = points(100);
+        let size = block.rows.memory_bytes();
+        let cache = BlockCache::new(2 * size);
+        for url in ["a", "b"] {
+            cache.insert(url, &block);
+        }
+        assert!(cache.kept.lock().touch("a").is_some());
+        cache.insert("c", &block);
+        assert!(cache.kept.lock().touch("b").is_none());
+        assert!(cache.kept.lock().touch("a").is_some());
+        assert!(cache.kept.lock().bytes <= 2 * size);
+    }
+}

@@ -1,0 +1,78 @@
+//! Errors on their way from a task to the user.
+//!
+//! Ballista reports the error of a task as the debug text of every layer around it. A task's error is therefore
+//! sealed where it happens: its plain text between two marks, encoded so that no layer changes it.
+
+use datafusion::error::DataFusionError;
+use url::form_urlencoded::{byte_serialize, parse};
+
+const BEGIN: &str = "[covey-error:";
+const END: &str = ":covey-error]";
+
+/// What DataFusion puts before the text of an error.
+const PREFIXES: [&str; 7] = [
+    "External error: ",
+    "Execution error: ",
+    "Arrow error: ",
+    "External: ",
+    "Error during planning: ",
+    "Object Store error: ",
+    "Generic DataFusion error: ",
+];
+
+/// The error as a user should read it: without a backtrace and without the names of layers.
+pub fn plain_text(error: &DataFusionError) -> String {
+    let stripped = error.strip_backtrace();
+    let mut text = stripped.as_str();
+    while let Some(rest) = PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix)) {
+        text = rest;
+    }
+    text.trim().to_string()
+}
+
+/// Whether Ballista reacts to this error itself: it runs a stage or task again.
+pub fn is_for_ballista(error: &DataFusionError) -> bool {
+    let layers = format!("{error:?}");
+    ["FetchFailed", "IoError", "Cancelled"].iter().any(|name| layers.contains(name))
+}
+
+/// An error that carries `text` through all layers.
+pub fn seal(text: &str) -> DataFusionError {
+    let encoded: String = byte_serialize(text.as_bytes()).collect();
+    DataFusionError::Execution(format!("{BEGIN}{encoded}{END}"))
+}
+
+/// The text of a sealed error, or else the first line of what there is.
+pub fn open(error: &str) -> String {
+    let sealed = error.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
+    match sealed {
+        Some((encoded, _)) => parse(format!("e={encoded}").as_bytes()).map(|(_, text)| text.into_owned()).collect(),
+        None => error.lines().next().unwrap_or(error).trim().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{UserError, external};
+
+    /// Goal: the text of a task's error arrives as it was, whatever is wrapped around it.
+    #[test]
+    fn text_survives_every_layer() {
+        let text = "file 's3://b/x=1/ü.parquet': 100 % \"bad\" & [odd]\nsecond line + more";
+        let wrapped = format!("Job 7 failed: {:?}", DataFusionError::Context("stage".into(), Box::new(seal(text))));
+        assert_eq!(open(&wrapped), text);
+        assert_eq!(open("no seal\nhere"), "no seal");
+    }
+
+    /// Goal: a user reads the cause, not the layers.
+    #[test]
+    fn layers_are_left_out() {
+        let error = external(UserError("a feature is NaN".into()));
+        assert_eq!(plain_text(&error), "a feature is NaN");
+        let planning = DataFusionError::Plan("no such column".into());
+        assert_eq!(plain_text(&planning), "no such column");
+        assert!(is_for_ballista(&DataFusionError::IoError(std::io::Error::other("reset"))));
+        assert!(!is_for_ballista(&error));
+    }
+}

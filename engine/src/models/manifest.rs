@@ -1,0 +1,115 @@
+//! The manifest: everything about a model but its numbers, as JSON with a checksum of its own.
+
+use std::collections::BTreeMap;
+
+use covey_udfs::tfidf::TfidfParams;
+use datafusion::common::exec_err;
+use datafusion::error::Result;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{external, user_err};
+
+/// Longest name of a model.
+pub const MODEL_NAME_CHARACTERS_MAX: usize = 128;
+
+/// The layout of files that this version writes and reads.
+pub const FORMAT: u32 = 1;
+
+/// What a model takes as input.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ModelFeatures {
+    Text { column: String, params: TfidfParams },
+    Columns(Vec<String>),
+    List { column: String },
+}
+
+/// A file of the model and how to tell that it is whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Below the model's directory.
+    pub path: String,
+    pub bytes: u64,
+    pub sha256: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub format: u32,
+    pub name: String,
+    /// Counts fits of this name; 1 is the first.
+    pub version: u64,
+    /// Counts changes of labels within a version.
+    pub revision: u64,
+    /// A dropped model leaves this behind, so that versions go on counting.
+    pub dropped: bool,
+    pub created_unix_ms: u64,
+    /// As given and as defaulted, by name.
+    pub options: BTreeMap<String, String>,
+    pub features: ModelFeatures,
+    pub n_clusters: usize,
+    pub n_features: usize,
+    pub n_iter: usize,
+    #[serde(with = "covey_udfs::exact")]
+    pub inertia: f64,
+    /// Rows of the query, without the skipped ones.
+    pub n_rows: u64,
+    /// Distinct rows.
+    pub n_points: u64,
+    /// Rows with a NULL feature, which took no part.
+    pub n_skipped: u64,
+    pub strategy: String,
+    /// SHA-256 over centroids, sizes, vocabulary and options: equal for equal results, however computed.
+    pub digest: String,
+    pub files: BTreeMap<String, FileEntry>,
+    pub labels: BTreeMap<u32, String>,
+    /// SHA-256 of this manifest with this field empty.
+    pub checksum: String,
+}
+
+impl Manifest {
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let sealed = Self { checksum: self.own_checksum()?, ..self.clone() };
+        serde_json::to_vec_pretty(&sealed).map_err(external)
+    }
+
+    pub fn decode(bytes: &[u8], url: &str) -> Result<Self> {
+        let manifest: Self = match serde_json::from_slice(bytes) {
+            Ok(manifest) => manifest,
+            Err(e) => return user_err!("model manifest {url} is corrupt: {e}; restore it, or drop its directory"),
+        };
+        if manifest.checksum != manifest.own_checksum()? {
+            return user_err!(
+                "model manifest {url} is corrupt: its checksum differs; restore it, or drop its directory"
+            );
+        }
+        if manifest.format != FORMAT {
+            return exec_err!("model manifest {url} has format {}, this covey reads {FORMAT}", manifest.format);
+        }
+        Ok(manifest)
+    }
+
+    fn own_checksum(&self) -> Result<String> {
+        let unsealed = Self { checksum: String::new(), ..self.clone() };
+        Ok(hex_sha256(&serde_json::to_vec(&unsealed).map_err(external)?))
+    }
+
+    pub fn file_name(&self) -> String {
+        format!("{:08}-{:08}.json", self.version, self.revision)
+    }
+}
+
+pub(super) fn hex_sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// # Errors
+/// When `name` cannot name a directory everywhere: it must be 1 to [`MODEL_NAME_CHARACTERS_MAX`] of letters,
+/// digits, `_` and `-`.
+pub fn check_model_name(name: &str) -> Result<()> {
+    let fits = (1..=MODEL_NAME_CHARACTERS_MAX).contains(&name.len());
+    if fits && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) {
+        return Ok(());
+    }
+    user_err!("{name:?} cannot name a model: use 1 to {MODEL_NAME_CHARACTERS_MAX} ASCII letters, digits, '_' and '-'")
+}

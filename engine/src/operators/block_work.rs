@@ -1,0 +1,149 @@
+//! The kinds of work on blocks, and what each gives.
+
+mod fit;
+mod iterate;
+mod texts;
+
+use std::sync::Arc;
+
+use covey_udfs::kmeans::Init;
+use covey_udfs::matrix::Points;
+use covey_udfs::tfidf::TfidfParams;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::error::Result;
+use datafusion::execution::TaskContext;
+use datafusion::execution::object_store::ObjectStoreRegistry;
+use serde::{Deserialize, Serialize};
+
+use crate::coordinator::ExecutorServices;
+
+/// What to do with the files of a partition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum BlockWork {
+    /// Documents → term, document frequency, occurrences.
+    CountTerms(TfidfParams),
+    /// Documents → blocks; url, points and profile of each.
+    Vectorize(VectorizeSpec),
+    /// All blocks in one task → the starting centroids.
+    Seed(SeedSpec),
+    /// Blocks → one partial for the centroids under this key.
+    Assign { fit: String, centroids: String },
+    /// Blocks → the `n` rows farthest from the centroids under this key.
+    Farthest { fit: String, centroids: String, n: usize },
+    /// Blocks → the final numbers of each cluster for the centroids under this key.
+    Summarize { fit: String, centroids: String, documents: Vec<(String, String)> },
+    /// All blocks in one task → the final centroids: seeding and every iteration in place.
+    Fit(FitSpec),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VectorizeSpec {
+    pub params: TfidfParams,
+    /// URL of the vocabulary file.
+    pub vocabulary: String,
+    /// Directory URL that blocks are written to.
+    pub directory: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SeedSpec {
+    pub fit: String,
+    pub n_clusters: usize,
+    pub init: Init,
+    pub random_state: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FitSpec {
+    pub seed: SeedSpec,
+    pub max_iter: usize,
+    #[serde(with = "covey_udfs::exact")]
+    pub squared_shift_min: f64,
+}
+
+impl BlockWork {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CountTerms(_) => "count terms",
+            Self::Vectorize(_) => "vectorize",
+            Self::Seed(_) => "seed",
+            Self::Assign { .. } => "assign",
+            Self::Farthest { .. } => "farthest",
+            Self::Summarize { .. } => "summarize",
+            Self::Fit(_) => "fit",
+        }
+    }
+
+    pub(super) fn schema(&self) -> SchemaRef {
+        let fields: &[(&str, DataType, bool)] = match self {
+            Self::CountTerms(_) => &[
+                ("term", DataType::Utf8, false),
+                ("documents", DataType::UInt64, false),
+                ("occurrences", DataType::UInt64, false),
+            ],
+            Self::Vectorize(_) => &[
+                ("url", DataType::Utf8, false),
+                ("documents", DataType::Utf8, false),
+                ("values", DataType::UInt64, false),
+                ("profile", DataType::Utf8, false),
+            ],
+            Self::Assign { .. } | Self::Farthest { .. } => &[
+                ("executor", DataType::Utf8, false),
+                ("points", DataType::UInt64, false),
+                ("result", DataType::Binary, false),
+            ],
+            Self::Seed(_) | Self::Fit(_) => &[("result", DataType::Binary, false), ("history", DataType::Utf8, false)],
+            Self::Summarize { .. } => &[
+                ("cluster", DataType::UInt32, false),
+                ("weight", DataType::UInt64, false),
+                ("points", DataType::UInt64, false),
+                ("inertia", DataType::Binary, false),
+                ("nearest_distance", DataType::Float64, true),
+                ("nearest_hash", DataType::Binary, true),
+                ("example", DataType::Utf8, true),
+            ],
+        };
+        let field =
+            |(name, data_type, nullable): &(&str, DataType, bool)| Field::new(*name, data_type.clone(), *nullable);
+        Arc::new(Schema::new(fields.iter().map(field).collect::<Vec<_>>()))
+    }
+
+    pub(super) async fn run(self, urls: Vec<String>, context: Arc<TaskContext>) -> Result<RecordBatch> {
+        let schema = self.schema();
+        let task = Task {
+            services: ExecutorServices::of(&context)?,
+            stores: Arc::clone(&context.runtime_env().object_store_registry),
+            urls,
+        };
+        let columns = match self {
+            Self::CountTerms(params) => texts::count(task, params).await?,
+            Self::Vectorize(spec) => texts::vectorize(task, spec).await?,
+            Self::Assign { fit, centroids } => iterate::assign(task, &fit, &centroids).await?,
+            Self::Farthest { fit, centroids, n } => iterate::farthest(task, &fit, &centroids, n).await?,
+            Self::Summarize { fit, centroids, documents } => {
+                iterate::summarize(task, &fit, &centroids, documents).await?
+            }
+            Self::Seed(spec) => fit::seed(task, spec).await?,
+            Self::Fit(spec) => fit::fit(task, spec).await?,
+        };
+        Ok(RecordBatch::try_new(schema, columns)?)
+    }
+}
+
+/// What every kind of work needs.
+struct Task {
+    services: Arc<ExecutorServices>,
+    stores: Arc<dyn ObjectStoreRegistry>,
+    urls: Vec<String>,
+}
+
+impl Task {
+    async fn points(&self) -> Result<Vec<Arc<Points>>> {
+        let mut blocks = Vec::with_capacity(self.urls.len());
+        for url in &self.urls {
+            blocks.push(self.services.blocks.read(self.stores.as_ref(), url).await?);
+        }
+        Ok(blocks)
+    }
+}

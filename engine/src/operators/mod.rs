@@ -1,0 +1,52 @@
+//! Our physical plan nodes, each with its wire form.
+//!
+//! All are unary and keep the partition count of their input: before a stage is sent to its tasks, Ballista cuts
+//! only its own leaves down to a task's partitions, so a leaf of ours would be read whole by every task.
+
+mod block_work;
+mod blocks;
+mod collect;
+mod partial_wire;
+
+use std::sync::Arc;
+
+use datafusion::common::internal_err;
+use datafusion::error::Result;
+use datafusion::physical_plan::ExecutionPlan;
+use serde::{Deserialize, Serialize};
+
+use crate::external;
+
+pub use block_work::{BlockWork, FitSpec, SeedSpec, VectorizeSpec};
+pub use blocks::{BlocksExec, block_source};
+pub use collect::{CollectExec, CollectSpec, Features};
+pub use partial_wire::{decode_centroids, decode_far_points, decode_partial, encode_centroids};
+
+/// What travels of our nodes: everything but the input.
+#[derive(Serialize, Deserialize)]
+enum Node {
+    Collect(CollectSpec),
+    Blocks(BlockWork),
+}
+
+/// The wire form of `node` without its input, if it is one of ours.
+pub(crate) fn encode(node: &dyn ExecutionPlan) -> Result<Option<Vec<u8>>> {
+    let node = if let Some(exec) = node.downcast_ref::<CollectExec>() {
+        Node::Collect(exec.spec().clone())
+    } else if let Some(exec) = node.downcast_ref::<BlocksExec>() {
+        Node::Blocks(exec.work().clone())
+    } else {
+        return Ok(None);
+    };
+    serde_json::to_vec(&node).map(Some).map_err(external)
+}
+
+pub(crate) fn decode(blob: &[u8], inputs: &[Arc<dyn ExecutionPlan>]) -> Result<Arc<dyn ExecutionPlan>> {
+    let [input] = inputs else {
+        return internal_err!("an operator of covey has {} inputs instead of one", inputs.len());
+    };
+    Ok(match serde_json::from_slice(blob).map_err(external)? {
+        Node::Collect(spec) => Arc::new(CollectExec::new(spec, Arc::clone(input))),
+        Node::Blocks(work) => Arc::new(BlocksExec::new(work, Arc::clone(input))),
+    })
+}

@@ -1,0 +1,69 @@
+//! The only place that builds a session, a runtime and a function registry, so that scheduler, executors, the
+//! embedded cluster and tests plan and run alike.
+
+use std::sync::Arc;
+
+use ballista_core::extension::{
+    SessionConfigExt, ballista_aggregate_functions, ballista_scalar_functions, ballista_window_functions,
+};
+use ballista_core::optimizer::ballista_default_optimizer_rules;
+use ballista_core::registry::BallistaFunctionRegistry;
+use datafusion::error::Result;
+use datafusion::execution::object_store::ObjectStoreRegistry;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::ScalarUDF;
+use datafusion::prelude::SessionConfig;
+
+use crate::catalog::LakeTableFactory;
+use crate::codec::CoveyPhysicalCodec;
+use crate::models::functions::model_functions;
+
+/// Partitions of a stage where nothing else decides: two tasks each for four cores.
+pub const PARTITIONS_DEFAULT: usize = 8;
+
+pub const CATALOG: &str = "covey";
+pub const SCHEMA: &str = "public";
+
+/// File types that `CREATE EXTERNAL TABLE ... STORED AS` takes.
+const FILE_TYPES: [&str; 4] = ["PARQUET", "CSV", "JSON", "ARROW"];
+
+/// The configuration that every session starts from.
+pub fn session_config(codec: Arc<CoveyPhysicalCodec>) -> SessionConfig {
+    SessionConfig::new_with_ballista()
+        .with_information_schema(true)
+        .with_default_catalog_and_schema(CATALOG, SCHEMA)
+        .with_target_partitions(PARTITIONS_DEFAULT)
+        .with_ballista_physical_extension_codec(codec)
+}
+
+pub fn runtime_env(stores: Arc<dyn ObjectStoreRegistry>) -> Result<Arc<RuntimeEnv>> {
+    Ok(Arc::new(RuntimeEnvBuilder::new().with_object_store_registry(stores).build()?))
+}
+
+pub fn session_state(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> SessionState {
+    let mut builder = SessionStateBuilder::new()
+        .with_default_features()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_optimizer_rules(ballista_default_optimizer_rules())
+        .with_scalar_functions(scalar_functions())
+        .with_aggregate_functions(ballista_aggregate_functions())
+        .with_window_functions(ballista_window_functions());
+    for file_type in FILE_TYPES {
+        builder = builder.with_table_factory(file_type.into(), Arc::new(LakeTableFactory::default()));
+    }
+    builder.build()
+}
+
+/// The functions by which executors decode plans: those of [`session_state`], so that both always agree.
+pub fn function_registry(state: &SessionState) -> Arc<BallistaFunctionRegistry> {
+    Arc::new(BallistaFunctionRegistry::from(state))
+}
+
+fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
+    let mut functions = ballista_scalar_functions();
+    functions.extend(covey_udfs::registry::scalar_functions());
+    functions.extend(model_functions());
+    functions
+}

@@ -1,0 +1,213 @@
+//! Object stores: the only place that names S3 or reads credentials.
+//!
+//! A store is made the first time a URL of its bucket is used, in every process by itself, from the process's
+//! own settings. So credentials are in no plan, and an executor needs no registration to read a new bucket.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::object_store::ObjectStoreRegistry;
+use object_store::aws::AmazonS3Builder;
+use object_store::http::HttpBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use parking_lot::RwLock;
+use url::Url;
+
+use crate::{external, user_err};
+
+/// Settings of S3-style stores. What is not set here comes from the usual `AWS_*` variables.
+#[derive(Debug, Clone, Default)]
+pub struct StorageConfig {
+    /// `http://host:port` of an S3-style server such as Ceph's gateway.
+    pub s3_endpoint: Option<String>,
+    pub s3_region: Option<String>,
+}
+
+/// Makes and keeps one store per scheme and bucket.
+#[derive(Debug)]
+pub struct ObjectStores {
+    config: StorageConfig,
+    local: Arc<dyn ObjectStore>,
+    remote: RwLock<HashMap<String, Arc<dyn ObjectStore>>>,
+}
+
+impl ObjectStores {
+    pub fn new(config: StorageConfig) -> Self {
+        Self { config, local: Arc::new(LocalFileSystem::new()), remote: RwLock::default() }
+    }
+
+    fn connect(&self, url: &Url) -> Result<Arc<dyn ObjectStore>> {
+        match url.scheme() {
+            "s3" | "s3a" => Ok(Arc::new(self.connect_s3(url)?)),
+            "http" | "https" => {
+                Ok(Arc::new(HttpBuilder::new().with_url(url[..url::Position::BeforePath].to_string()).build()?))
+            }
+            scheme => user_err!("cannot open {url}: scheme {scheme:?} is none of file, s3, s3a, http, https"),
+        }
+    }
+
+    fn connect_s3(&self, url: &Url) -> Result<object_store::aws::AmazonS3> {
+        let Some(bucket) = url.host_str().filter(|host| !host.is_empty()) else {
+            return user_err!("cannot open {url}: it names no bucket, write s3://BUCKET/PATH");
+        };
+        let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
+        if let Some(region) = &self.config.s3_region {
+            builder = builder.with_region(region);
+        }
+        if let Some(endpoint) = self.config.s3_endpoint.clone().or_else(|| std::env::var("AWS_ENDPOINT_URL").ok()) {
+            builder = builder
+                .with_allow_http(endpoint.starts_with("http://"))
+                .with_virtual_hosted_style_request(false)
+                .with_endpoint(endpoint);
+        }
+        Ok(builder.build()?)
+    }
+}
+
+impl ObjectStoreRegistry for ObjectStores {
+    fn register_store(&self, url: &Url, store: Arc<dyn ObjectStore>) -> Option<Arc<dyn ObjectStore>> {
+        self.remote.write().insert(bucket_key(url), store)
+    }
+
+    fn get_store(&self, url: &Url) -> Result<Arc<dyn ObjectStore>> {
+        if url.scheme() == "file" {
+            return Ok(Arc::clone(&self.local));
+        }
+        if let Some(store) = self.remote.read().get(&bucket_key(url)) {
+            return Ok(Arc::clone(store));
+        }
+        let store = self.connect(url)?;
+        Ok(Arc::clone(self.remote.write().entry(bucket_key(url)).or_insert(store)))
+    }
+}
+
+fn bucket_key(url: &Url) -> String {
+    url[..url::Position::BeforePath].to_string()
+}
+
+/// Reads a directory or URL as a user writes it: `s3://bucket/dir`, `file:///dir`, `/dir` or `dir`. The result
+/// ends in `/`, so that names can be joined to it.
+///
+/// # Errors
+/// When it is neither a URL nor a path that can be made absolute.
+pub fn directory_url(text: &str) -> Result<Url> {
+    let url = if text.contains("://") {
+        Url::parse(text).map_err(|e| external(crate::UserError(format!("{text:?} is no URL: {e}"))))?
+    } else {
+        let absolute = std::path::absolute(text).map_err(|e| DataFusionError::Execution(format!("{text}: {e}")))?;
+        match Url::from_directory_path(&absolute) {
+            Ok(url) => url,
+            Err(()) => return user_err!("{text:?} is neither a URL nor a path"),
+        }
+    };
+    if url.path().ends_with('/') {
+        return Ok(url);
+    }
+    let mut directory = url;
+    directory.set_path(&format!("{}/", directory.path()));
+    Ok(directory)
+}
+
+/// A directory in a store, and the objects below it by relative name.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    store: Arc<dyn ObjectStore>,
+    url: Url,
+}
+
+impl Directory {
+    /// # Errors
+    /// When no store can be made for the URL.
+    pub fn open(stores: &dyn ObjectStoreRegistry, url: &Url) -> Result<Self> {
+        Ok(Self { store: stores.get_store(url)?, url: url.clone() })
+    }
+
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// The directory `name` below this one.
+    ///
+    /// # Errors
+    /// When `name` cannot be part of a URL.
+    pub fn child(&self, name: &str) -> Result<Self> {
+        Ok(Self { store: Arc::clone(&self.store), url: self.url_of(&format!("{name}/"))? })
+    }
+
+    pub fn url_of(&self, name: &str) -> Result<Url> {
+        self.url.join(name).map_err(external)
+    }
+
+    fn path_of(&self, name: &str) -> Result<Path> {
+        Ok(Path::from_url_path(self.url_of(name)?.path())?)
+    }
+
+    pub async fn put(&self, name: &str, bytes: Bytes) -> Result<()> {
+        self.store.put(&self.path_of(name)?, PutPayload::from_bytes(bytes)).await?;
+        Ok(())
+    }
+
+    /// Writes `name` unless it exists; `false` when it does. The one way in which anything is committed.
+    pub async fn create(&self, name: &str, bytes: Bytes) -> Result<bool> {
+        let options = PutOptions::from(PutMode::Create);
+        match self.store.put_opts(&self.path_of(name)?, PutPayload::from_bytes(bytes), options).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    pub async fn get(&self, name: &str) -> Result<Bytes> {
+        Ok(self.store.get(&self.path_of(name)?).await?.bytes().await?)
+    }
+
+    /// Names of the objects and of the directories directly below `name`, sorted.
+    pub async fn list(&self, name: &str) -> Result<(Vec<String>, Vec<String>)> {
+        let found = self.store.list_with_delimiter(Some(&self.path_of(name)?)).await?;
+        let last = |path: &Path| path.filename().unwrap_or_default().to_string();
+        let mut objects: Vec<String> = found.objects.iter().map(|object| last(&object.location)).collect();
+        let mut directories: Vec<String> = found.common_prefixes.iter().map(last).collect();
+        objects.sort_unstable();
+        directories.sort_unstable();
+        Ok((objects, directories))
+    }
+
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        match self.store.delete(&self.path_of(name)?).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Removes everything below this directory.
+    pub async fn delete_all(&self) -> Result<()> {
+        use futures::{StreamExt, TryStreamExt};
+        let path = Path::from_url_path(self.url.path())?;
+        let found: Vec<Path> = self.store.list(Some(&path)).map_ok(|meta| meta.location).try_collect().await?;
+        let mut deleted = self.store.delete_stream(futures::stream::iter(found.into_iter().map(Ok)).boxed());
+        while let Some(result) = deleted.next().await {
+            match result {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        if self.url.scheme() == "file" {
+            // A local store leaves the empty directories behind.
+            if let Ok(directory) = self.url.to_file_path() {
+                let _ = tokio::fs::remove_dir_all(directory).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads one object by its whole URL.
+pub async fn get_url(stores: &dyn ObjectStoreRegistry, url: &str) -> Result<Bytes> {
+    let url = Url::parse(url).map_err(external)?;
+    let store = stores.get_store(&url)?;
+    Ok(store.get(&Path::from_url_path(url.path())?).await?.bytes().await?)
+}

@@ -1,0 +1,116 @@
+//! What an executor can be told.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use covey_engine::blocks::BlockCache;
+use covey_engine::storage::StorageConfig;
+
+/// An executor of a Covey cluster: runs the tasks that the scheduler sends, and serves their results to other
+/// executors. Start as many as there are machines; they find each other through the scheduler.
+///
+/// Object stores are configured by the usual AWS_* variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+/// AWS_ENDPOINT_URL, AWS_REGION, ...) of this process.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "covey-executor", version)]
+pub struct ExecutorArgs {
+    /// The scheduler to work for.
+    #[arg(long, env = "COVEY_SCHEDULER", default_value = "http://127.0.0.1:50050")]
+    pub scheduler: String,
+    /// The address to listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub bind_host: String,
+    /// The host name by which the scheduler and other executors reach this one; else the address to listen on.
+    #[arg(long)]
+    pub external_host: Option<String>,
+    /// The port that results are served on; 0 takes a free one.
+    #[arg(long, default_value_t = 0)]
+    pub port: u16,
+    /// The port that tasks arrive on; 0 takes a free one.
+    #[arg(long, default_value_t = 0)]
+    pub task_port: u16,
+    /// Tasks at once, and threads for the work on blocks; all cores where not given.
+    #[arg(long)]
+    pub vcores: Option<usize>,
+    /// Memory for queries, in bytes, shared equally by the tasks; beyond it they spill to disk. Half of the
+    /// machine's where not given.
+    #[arg(long)]
+    pub memory_bytes: Option<u64>,
+    /// Memory for the blocks of fits, in bytes.
+    #[arg(long, default_value_t = BlockCache::BYTES_MAX_DEFAULT)]
+    pub block_cache_bytes: usize,
+    /// Where intermediate results are kept; a temporary directory where not given.
+    #[arg(long)]
+    pub work_dir: Option<PathBuf>,
+    /// The endpoint of an S3-style store, such as http://ceph:7480.
+    #[arg(long, env = "COVEY_S3_ENDPOINT")]
+    pub s3_endpoint: Option<String>,
+    /// The region of an S3-style store.
+    #[arg(long, env = "COVEY_S3_REGION")]
+    pub s3_region: Option<String>,
+    /// What is logged to standard error, as in RUST_LOG.
+    #[arg(long, env = "RUST_LOG", default_value = "warn,covey=info")]
+    pub log: String,
+}
+
+/// The settings of [`crate::serve`].
+#[derive(Debug, Clone)]
+pub struct ExecutorConfig {
+    pub scheduler_host: String,
+    pub scheduler_port: u16,
+    pub bind_host: String,
+    pub external_host: Option<String>,
+    pub port: u16,
+    pub task_port: u16,
+    pub vcores: usize,
+    pub memory_bytes: Option<u64>,
+    pub block_cache_bytes: usize,
+    pub work_dir: Option<PathBuf>,
+    pub storage: StorageConfig,
+}
+
+impl ExecutorConfig {
+    /// An executor on loopback with everything else as it is by default.
+    pub fn local(scheduler_port: u16, vcores: usize, storage: StorageConfig) -> Self {
+        Self {
+            scheduler_host: "127.0.0.1".into(),
+            scheduler_port,
+            bind_host: "127.0.0.1".into(),
+            external_host: None,
+            port: 0,
+            task_port: 0,
+            vcores,
+            memory_bytes: None,
+            block_cache_bytes: BlockCache::BYTES_MAX_DEFAULT,
+            work_dir: None,
+            storage,
+        }
+    }
+}
+
+impl TryFrom<ExecutorArgs> for ExecutorConfig {
+    type Error = String;
+
+    fn try_from(args: ExecutorArgs) -> Result<Self, String> {
+        let authority = args.scheduler.split_once("://").map_or(args.scheduler.as_str(), |(_, rest)| rest);
+        let (host, port) = authority
+            .trim_end_matches('/')
+            .rsplit_once(':')
+            .and_then(|(host, port)| Some((host.to_string(), port.parse().ok()?)))
+            .ok_or_else(|| format!("--scheduler must be http://HOST:PORT, got {:?}", args.scheduler))?;
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            scheduler_host: host,
+            scheduler_port: port,
+            bind_host: args.bind_host,
+            external_host: args.external_host,
+            port: args.port,
+            task_port: args.task_port,
+            vcores: args.vcores.unwrap_or_else(cores).max(1),
+            memory_bytes: args.memory_bytes,
+            block_cache_bytes: args.block_cache_bytes,
+            work_dir: args.work_dir,
+            storage: StorageConfig { s3_endpoint: args.s3_endpoint, s3_region: args.s3_region },
+        })
+    }
+}

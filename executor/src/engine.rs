@@ -1,0 +1,98 @@
+//! Runs stages as Ballista does, after the models that their plans name are loaded, and explains what fails.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use ballista_core::JobId;
+use ballista_core::serde::protobuf::{RuntimeStatsReport, ShuffleWritePartition, TaskColumnStats, WindowStateReport};
+use ballista_executor::execution_engine::{DefaultExecutionEngine, ExecutionEngine, QueryStageExecutor};
+use covey_engine::failure::{is_for_ballista, seal};
+use covey_engine::models::cache::ModelCache;
+use datafusion::error::Result;
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::metrics::MetricsSet;
+use datafusion::prelude::SessionConfig;
+
+use crate::explain::explain;
+
+pub struct CoveyExecutionEngine {
+    ballista: DefaultExecutionEngine,
+    models: Arc<ModelCache>,
+}
+
+impl CoveyExecutionEngine {
+    pub fn new(models: Arc<ModelCache>) -> Self {
+        Self { ballista: DefaultExecutionEngine::new(), models }
+    }
+}
+
+impl ExecutionEngine for CoveyExecutionEngine {
+    fn create_query_stage_exec(
+        &self,
+        job_id: JobId,
+        stage_id: usize,
+        task_id: usize,
+        global_output_partition_ids: Vec<usize>,
+        plan: Arc<dyn ExecutionPlan>,
+        work_dir: &str,
+        config: &SessionConfig,
+    ) -> Result<Arc<dyn QueryStageExecutor>> {
+        let stage = self.ballista.create_query_stage_exec(
+            job_id,
+            stage_id,
+            task_id,
+            global_output_partition_ids,
+            Arc::clone(&plan),
+            work_dir,
+            config,
+        )?;
+        Ok(Arc::new(CoveyStage { stage, plan, models: Arc::clone(&self.models) }))
+    }
+}
+
+/// A stage that first waits for its models, and whose errors are told in plain words.
+#[derive(Debug)]
+struct CoveyStage {
+    stage: Arc<dyn QueryStageExecutor>,
+    plan: Arc<dyn ExecutionPlan>,
+    models: Arc<ModelCache>,
+}
+
+impl fmt::Display for CoveyStage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stage.fmt(f)
+    }
+}
+
+#[async_trait]
+impl QueryStageExecutor for CoveyStage {
+    async fn execute_query_stage(
+        &self,
+        task_id: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<Vec<ShuffleWritePartition>> {
+        self.models.load_all().await;
+        match self.stage.execute_query_stage(task_id, Arc::clone(&context)).await {
+            Err(error) if !is_for_ballista(&error) => Err(seal(&explain(&error, &self.plan, &context).await)),
+            result => result,
+        }
+    }
+
+    fn collect_plan_metrics(&self) -> Vec<MetricsSet> {
+        self.stage.collect_plan_metrics()
+    }
+
+    fn collect_runtime_stats_reports(&self) -> Vec<RuntimeStatsReport> {
+        self.stage.collect_runtime_stats_reports()
+    }
+
+    fn collect_window_state_reports(&self) -> Result<Vec<WindowStateReport>> {
+        self.stage.collect_window_state_reports()
+    }
+
+    fn collect_column_stats(&self) -> Vec<TaskColumnStats> {
+        self.stage.collect_column_stats()
+    }
+}

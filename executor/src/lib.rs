@@ -1,0 +1,12 @@
+//! The executor process: Ballista's executor with Covey's session, codec, models and blocks.
+//!
+//! [`serve`] is the whole process but for flags and signals; `covey-executor` and the embedded cluster call it alike.
+
+mod config;
+mod coordinator;
+mod engine;
+mod explain;
+mod serve;
+
+pub use config::{ExecutorArgs, ExecutorConfig};
+pub use serve::serve;

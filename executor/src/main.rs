@@ -1,0 +1,33 @@
+//! `covey-executor`: flags and signals around [`covey_executor::serve`].
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use covey_executor::{ExecutorArgs, ExecutorConfig, serve};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let args = ExecutorArgs::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(args.log.as_str())
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("covey-executor: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: ExecutorArgs) -> Result<(), String> {
+    let config = ExecutorConfig::try_from(args)?;
+    rayon::ThreadPoolBuilder::new().num_threads(config.vcores).build_global().map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
+    runtime.block_on(async { serve(config, covey_engine::signals::terminated()).await.map_err(|e| e.to_string()) })
+}

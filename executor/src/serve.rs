@@ -1,0 +1,250 @@
+//! The life of an executor: register, run tasks, leave.
+//!
+//! Ballista's own `start_executor_process` traps signals and sets a static that poisons every later executor of
+//! the process; its parts, used here, do neither.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_flight::flight_service_server::FlightServiceServer;
+use ballista_core::serde::BallistaCodec;
+use ballista_core::serde::BallistaLogicalExtensionCodec;
+use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
+use ballista_core::serde::protobuf::{ExecutorStatus, ExecutorStoppedParams, HeartBeatParams, executor_status};
+use ballista_core::{ConfigProducer, RuntimeProducer};
+use ballista_executor::executor::{Executor, TasksDrainedFuture};
+use ballista_executor::executor_process::{ExecutorProcessConfig, structure_executor_metadata};
+use ballista_executor::executor_server;
+use ballista_executor::flight_service::BallistaFlightService;
+use ballista_executor::health::ExecutorHealth;
+use ballista_executor::metrics::LoggingMetricsCollector;
+use ballista_executor::runtime_cache::{DefaultSessionRuntimeCache, MemoryPoolPolicy};
+use ballista_executor::shutdown::ShutdownNotifier;
+use covey_engine::blocks::BlockCache;
+use covey_engine::codec::CoveyPhysicalCodec;
+use covey_engine::coordinator::ExecutorServices;
+use covey_engine::models::cache::ModelCache;
+use covey_engine::session::{function_registry, runtime_env, session_config, session_state};
+use covey_engine::storage::ObjectStores;
+use datafusion::common::exec_datafusion_err;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::prelude::SessionConfig;
+use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tonic::transport::{Channel, Endpoint};
+use uuid::Uuid;
+
+use crate::config::ExecutorConfig;
+use crate::coordinator::FlightCoordinator;
+use crate::engine::CoveyExecutionEngine;
+
+/// How often an executor says that it lives. The scheduler waits for three of these.
+const HEARTBEAT_SECONDS: u64 = 5;
+
+/// How long the first connection to the scheduler is tried.
+const CONNECT_ATTEMPTS: u32 = 60;
+const CONNECT_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long running tasks may take to end when the executor leaves.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// Sessions whose runtime (object store clients, Parquet footers) is kept.
+const SESSIONS_KEPT_MAX: usize = 16;
+
+/// The largest gRPC message between scheduler and executors.
+const MESSAGE_BYTES_MAX: u32 = 64 << 20;
+
+/// Runs an executor until `shutdown` is ready, the scheduler stops it, or a service of it fails.
+///
+/// # Errors
+/// When the scheduler cannot be reached, an address cannot be bound, or a service fails.
+pub async fn serve(config: ExecutorConfig, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
+    let temporary = tempfile::Builder::new().prefix("covey-executor-").tempdir()?;
+    let work_dir = config.work_dir.clone().unwrap_or_else(|| temporary.path().to_path_buf());
+    tokio::fs::create_dir_all(&work_dir).await?;
+
+    let listener = TcpListener::bind((config.bind_host.as_str(), config.port)).await?;
+    let process = process_config(&config, listener.local_addr()?.port()).await?;
+    let channel = connect(&config).await?;
+    let (executor, codec) = build(&config, &process, &work_dir, channel.clone())?;
+
+    let notifier = ShutdownNotifier::new();
+    let (stop_send, mut stopped) = mpsc::channel::<bool>(1);
+    let mut scheduler = SchedulerGrpcClient::new(channel)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX as usize)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX as usize);
+    // Results are served before the scheduler learns of this executor.
+    let mut results = tokio::spawn(serve_results(listener, work_dir.clone(), notifier.subscribe_for_shutdown()));
+    let mut tasks = executor_server::startup(
+        scheduler.clone(),
+        Arc::clone(&process),
+        Arc::clone(&executor),
+        codec,
+        stop_send,
+        &notifier,
+        ExecutorHealth::new(),
+    )
+    .await
+    .map_err(|e| exec_datafusion_err!("cannot register with the scheduler at {}: {e}", address(&config)))?;
+    tracing::info!(target: "covey", id = %process.executor_id, vcores = config.vcores, scheduler = %address(&config), "executor registered");
+
+    let failure = tokio::select! {
+        () = shutdown => None,
+        _ = stopped.recv() => None,
+        ended = &mut results => Some(exec_datafusion_err!("the result service ended: {ended:?}")),
+        ended = &mut tasks => Some(exec_datafusion_err!("the task service ended, is the scheduler gone? {ended:?}")),
+    };
+    leave(&mut scheduler, &executor).await;
+    let _ = notifier.notify_shutdown.send(());
+    failure.map_or(Ok(()), Err)
+}
+
+fn address(config: &ExecutorConfig) -> String {
+    format!("http://{}:{}", config.scheduler_host, config.scheduler_port)
+}
+
+async fn process_config(config: &ExecutorConfig, port: u16) -> Result<Arc<ExecutorProcessConfig>> {
+    let task_port = match config.task_port {
+        0 => free_port(&config.bind_host).await?,
+        port => port,
+    };
+    Ok(Arc::new(ExecutorProcessConfig {
+        executor_id: Uuid::new_v4().to_string(),
+        bind_host: config.bind_host.clone(),
+        external_host: Some(config.external_host.clone().unwrap_or_else(|| config.bind_host.clone())),
+        port,
+        grpc_port: task_port,
+        vcores: config.vcores,
+        executor_heartbeat_interval_seconds: HEARTBEAT_SECONDS,
+        grpc_max_decoding_message_size: MESSAGE_BYTES_MAX,
+        grpc_max_encoding_message_size: MESSAGE_BYTES_MAX,
+        ..ExecutorProcessConfig::default()
+    }))
+}
+
+/// Ballista binds the task port itself and takes a number only.
+async fn free_port(host: &str) -> Result<u16> {
+    Ok(TcpListener::bind((host, 0)).await?.local_addr()?.port())
+}
+
+async fn connect(config: &ExecutorConfig) -> Result<Channel> {
+    let endpoint = Endpoint::from_shared(address(config))
+        .map_err(|e| exec_datafusion_err!("{} is no address of a scheduler: {e}", address(config)))?
+        .tcp_nodelay(true)
+        .http2_adaptive_window(true);
+    let mut last = String::new();
+    for _ in 0..CONNECT_ATTEMPTS {
+        match endpoint.connect().await {
+            Ok(channel) => return Ok(channel),
+            Err(e) => last = e.to_string(),
+        }
+        tokio::time::sleep(CONNECT_PAUSE).await;
+    }
+    Err(exec_datafusion_err!(
+        "cannot reach the scheduler at {}: {last}; is covey-scheduler running there?",
+        address(config)
+    ))
+}
+
+type Codec = BallistaCodec<LogicalPlanNode, PhysicalPlanNode>;
+
+fn build(
+    config: &ExecutorConfig,
+    process: &Arc<ExecutorProcessConfig>,
+    work_dir: &Path,
+    channel: Channel,
+) -> Result<(Arc<Executor>, Codec)> {
+    let stores = Arc::new(ObjectStores::new(config.storage.clone()));
+    let models = Arc::new(ModelCache::new(stores.clone()));
+    let codec = Arc::new(CoveyPhysicalCodec::new(Arc::clone(&models)));
+    let services = Arc::new(ExecutorServices {
+        executor_id: process.executor_id.clone(),
+        coordinator: Arc::new(FlightCoordinator::new(channel)),
+        blocks: BlockCache::new(config.block_cache_bytes),
+    });
+    let session = session_config(Arc::clone(&codec)).with_extension(services);
+    let registry = function_registry(&session_state(session.clone(), runtime_env(stores.clone())?));
+    let config_producer: ConfigProducer = Arc::new(move || session.clone());
+
+    let spill_dir = work_dir.to_path_buf();
+    let base: RuntimeProducer = Arc::new(move |_| {
+        let builder = RuntimeEnvBuilder::new().with_object_store_registry(stores.clone());
+        Ok(Arc::new(builder.with_temp_file_path(&spill_dir).build()?))
+    });
+    let pool = memory_policy(config);
+    let cache = DefaultSessionRuntimeCache::new(Arc::clone(&base), pool, SESSIONS_KEPT_MAX);
+    let executor = Executor::new(
+        structure_executor_metadata(process, config.vcores as u32),
+        &work_dir.to_string_lossy(),
+        base,
+        config_producer,
+        registry,
+        Arc::new(LoggingMetricsCollector::default()),
+        config.vcores,
+        Arc::new(CoveyExecutionEngine::new(models)),
+    )
+    .with_session_runtime_cache(Some(Arc::new(cache)));
+    Ok((Arc::new(executor), Codec::new(Arc::new(BallistaLogicalExtensionCodec::default()), codec)))
+}
+
+/// Each task gets its share of the memory, and spills beyond it.
+fn memory_policy(config: &ExecutorConfig) -> MemoryPoolPolicy {
+    let total = config.memory_bytes.unwrap_or_else(|| machine_memory_bytes() / 2);
+    let share = (total / config.vcores as u64).max(1) as usize;
+    Arc::new(move |base: Arc<RuntimeEnv>, _: &SessionConfig, vcores: u32| {
+        let pool = FairSpillPool::new(share.saturating_mul(vcores.max(1) as usize));
+        RuntimeEnvBuilder::from_runtime_env(&base).with_memory_pool(Arc::new(pool)).build_arc()
+    })
+}
+
+/// Memory of the machine, 4 GiB where it does not say.
+fn machine_memory_bytes() -> u64 {
+    let kilobytes = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    kilobytes.map_or(4 << 30, |kilobytes| kilobytes << 10)
+}
+
+/// Serves shuffle files to other executors and, through the scheduler, to clients.
+async fn serve_results(
+    listener: TcpListener,
+    work_dir: std::path::PathBuf,
+    mut shutdown: ballista_executor::shutdown::Shutdown,
+) -> Result<()> {
+    let service = FlightServiceServer::new(BallistaFlightService::new(work_dir.to_string_lossy().into_owned()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX as usize)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX as usize);
+    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+    tonic::transport::Server::builder()
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming, shutdown.recv())
+        .await
+        .map_err(|e| DataFusionError::External(Box::new(e)))
+}
+
+/// Tells the scheduler to send no more tasks, and lets those that run end.
+async fn leave(scheduler: &mut SchedulerGrpcClient<Channel>, executor: &Arc<Executor>) {
+    let executor_id = executor.metadata.id.clone();
+    let terminating = executor_status::Status::Terminating(String::new());
+    let heartbeat = HeartBeatParams {
+        executor_id: executor_id.clone(),
+        metrics: vec![],
+        status: Some(ExecutorStatus { status: Some(terminating) }),
+        metadata: Some(executor.metadata.clone()),
+    };
+    let stopped = ExecutorStoppedParams { executor_id, reason: "the executor was told to stop".into() };
+    let goodbye = async {
+        let _ = scheduler.heart_beat_from_executor(heartbeat).await;
+        let _ = scheduler.executor_stopped(stopped).await;
+        TasksDrainedFuture(Arc::clone(executor)).await;
+    };
+    if tokio::time::timeout(DRAIN_MAX, goodbye).await.is_err() {
+        tracing::warn!(target: "covey", "tasks still ran {DRAIN_MAX:?} after the executor was told to stop");
+    }
+}

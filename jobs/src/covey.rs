@@ -1,0 +1,251 @@
+//! One place that takes SQL and says what becomes of it.
+
+use std::sync::Arc;
+
+use ballista_core::planner::scans_only_information_schema;
+use covey_engine::models::cache::ModelCache;
+use covey_engine::models::{Manifest, ModelRegistry};
+use covey_engine::storage::Directory;
+use covey_engine::user_err;
+use datafusion::arrow::array::{
+    ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt32Array, UInt64Array,
+};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::source_as_provider;
+use datafusion::error::Result;
+use datafusion::logical_expr::{DdlStatement, LogicalPlan};
+use datafusion::prelude::SessionContext;
+
+use crate::board::{JobBoard, JobHandle};
+use crate::fit::{FitContext, FitHub, create_model};
+use crate::functions::{SystemTable, register};
+use crate::statements::{ClusterStatement, CreateModel, parse};
+use crate::{Cluster, bind_models};
+
+/// What every session of one scheduler shares.
+pub struct Covey {
+    cluster: Arc<dyn Cluster>,
+    warehouse: Directory,
+    models: ModelRegistry,
+    cache: Arc<ModelCache>,
+    hub: Arc<FitHub>,
+    board: Arc<JobBoard>,
+}
+
+/// A statement that was read and planned, and can be run, once or often.
+#[derive(Debug, Clone)]
+pub enum Prepared {
+    /// One of our statements; the query of CREATE MODEL is planned and bound.
+    Ours { statement: ClusterStatement, query: Option<LogicalPlan> },
+    /// Runs in the scheduler: it changes the session, or reads what only the scheduler knows.
+    Local(LogicalPlan),
+    /// Runs on executors.
+    Distributed(LogicalPlan),
+}
+
+impl Prepared {
+    /// The schema of the rows that the statement gives.
+    pub fn schema(&self) -> SchemaRef {
+        match self {
+            Self::Ours { statement, .. } => result_schema(statement),
+            Self::Local(plan) | Self::Distributed(plan) => Arc::clone(plan.schema().inner()),
+        }
+    }
+}
+
+impl Covey {
+    pub fn try_new(
+        cluster: Arc<dyn Cluster>,
+        warehouse: Directory,
+        cache: Arc<ModelCache>,
+        hub: Arc<FitHub>,
+    ) -> Result<Self> {
+        let models = ModelRegistry::new(&warehouse)?;
+        Ok(Self { cluster, warehouse, models, cache, hub, board: Arc::default() })
+    }
+
+    /// Gives a session the functions that read models and the board.
+    pub fn register(&self, session: &SessionContext) {
+        register(session, &self.models, &self.board);
+    }
+
+    /// Puts a statement on the board.
+    pub fn start(&self, sql: &str) -> JobHandle {
+        self.board.start(sql.trim())
+    }
+
+    /// Reads and plans one statement.
+    pub async fn prepare(&self, session: &SessionContext, sql: &str) -> Result<Prepared> {
+        let Some(statement) = parse(sql)? else {
+            let plan = session.state().create_logical_plan(sql).await?;
+            return place(bind_models(plan, &self.models, &self.cache).await?);
+        };
+        let query = match &statement {
+            ClusterStatement::CreateModel(create) => {
+                let plan = session.state().statement_to_plan(create.query.clone()).await?;
+                Some(bind_models(plan, &self.models, &self.cache).await?)
+            }
+            _ => None,
+        };
+        Ok(Prepared::Ours { statement, query })
+    }
+
+    /// # Errors
+    /// When the cluster has no executor.
+    pub async fn require_executors(&self) -> Result<()> {
+        self.cluster.require_executors().await
+    }
+
+    /// Runs one of our statements.
+    pub async fn run(
+        &self,
+        session: &Arc<SessionContext>,
+        statement: &ClusterStatement,
+        query: Option<&LogicalPlan>,
+        job: &Arc<JobHandle>,
+    ) -> Result<RecordBatch> {
+        match (statement, query) {
+            (ClusterStatement::CreateModel(create), Some(query)) => {
+                self.create_model(session, create, query, job).await
+            }
+            (ClusterStatement::CreateModel(_), None) => user_err!("CREATE MODEL came without its query"),
+            (ClusterStatement::ShowModels, _) => model_rows(&self.models.list().await?),
+            (ClusterStatement::DropModel { name, if_exists }, _) => {
+                if !*if_exists || self.models.find(name).await?.is_some() {
+                    self.models.drop_model(name).await?;
+                }
+                Ok(RecordBatch::new_empty(result_schema(statement)))
+            }
+            (ClusterStatement::SetLabel { name, cluster, label }, _) => {
+                self.models.set_label(name, *cluster, label.as_deref()).await?;
+                Ok(RecordBatch::new_empty(result_schema(statement)))
+            }
+        }
+    }
+
+    async fn create_model(
+        &self,
+        session: &Arc<SessionContext>,
+        create: &CreateModel,
+        query: &LogicalPlan,
+        job: &Arc<JobHandle>,
+    ) -> Result<RecordBatch> {
+        if create.if_not_exists
+            && let Some(manifest) = self.models.find(&create.name).await?
+        {
+            return model_rows(&[manifest]);
+        }
+        let context = FitContext {
+            session: Arc::clone(session),
+            cluster: self.cluster.as_ref(),
+            models: &self.models,
+            warehouse: &self.warehouse,
+            hub: &self.hub,
+            job: Arc::clone(job),
+        };
+        let manifest = create_model(&context, create, query.clone()).await?;
+        model_rows(&[manifest])
+    }
+
+    /// Runs a local plan to its end.
+    pub async fn run_local(
+        &self,
+        session: &SessionContext,
+        plan: LogicalPlan,
+    ) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+        let frame = session.execute_logical_plan(plan).await?;
+        let schema = Arc::clone(frame.schema().inner());
+        let batches = frame.collect().await?;
+        Ok((batches.first().map_or(schema, RecordBatch::schema), batches))
+    }
+}
+
+/// Where a plan runs.
+fn place(plan: LogicalPlan) -> Result<Prepared> {
+    refuse_writes(&plan)?;
+    let here = match &plan {
+        LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) | LogicalPlan::Explain(_) | LogicalPlan::DescribeTable(_) => {
+            true
+        }
+        _ => scans_only_information_schema(&plan).unwrap_or(false) || scans_only_system_tables(&plan)?,
+    };
+    Ok(if here { Prepared::Local(plan) } else { Prepared::Distributed(plan) })
+}
+
+/// Whether nothing is scanned that executors would be needed for.
+fn scans_only_system_tables(plan: &LogicalPlan) -> Result<bool> {
+    let mut only = true;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            only = source_as_provider(&scan.source)?.downcast_ref::<SystemTable>().is_some();
+        } else if matches!(node, LogicalPlan::Analyze(_)) {
+            only = false;
+        }
+        Ok(if only { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    })?;
+    Ok(only)
+}
+
+/// Writing tables needs a distributed commit, which is not built yet.
+fn refuse_writes(plan: &LogicalPlan) -> Result<()> {
+    plan.apply_with_subqueries(|node| match node {
+        LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(_)) => {
+            user_err!("covey does not write tables yet: INSERT, UPDATE, DELETE, COPY and CREATE TABLE AS are refused; CREATE VIEW and CREATE EXTERNAL TABLE work")
+        }
+        _ => Ok(TreeNodeRecursion::Continue),
+    })?;
+    Ok(())
+}
+
+fn result_schema(statement: &ClusterStatement) -> SchemaRef {
+    match statement {
+        ClusterStatement::CreateModel(_) | ClusterStatement::ShowModels => model_schema(),
+        ClusterStatement::DropModel { .. } | ClusterStatement::SetLabel { .. } => Arc::new(Schema::empty()),
+    }
+}
+
+fn model_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("model", DataType::Utf8, false),
+        Field::new("version", DataType::UInt64, false),
+        Field::new("clusters", DataType::UInt32, false),
+        Field::new("labels", DataType::UInt32, false),
+        Field::new("features", DataType::UInt64, false),
+        Field::new("rows", DataType::UInt64, false),
+        Field::new("distinct_rows", DataType::UInt64, false),
+        Field::new("skipped_rows", DataType::UInt64, false),
+        Field::new("iterations", DataType::UInt32, false),
+        Field::new("inertia", DataType::Float64, false),
+        Field::new("strategy", DataType::Utf8, false),
+        Field::new("created_at", DataType::Timestamp(TimeUnit::Millisecond, None), false),
+        Field::new("digest", DataType::Utf8, false),
+    ]))
+}
+
+fn model_rows(models: &[Manifest]) -> Result<RecordBatch> {
+    let text =
+        |get: fn(&Manifest) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(models.iter().map(get))) };
+    let long =
+        |get: fn(&Manifest) -> u64| -> ArrayRef { Arc::new(UInt64Array::from_iter_values(models.iter().map(get))) };
+    let short = |get: fn(&Manifest) -> usize| -> ArrayRef {
+        Arc::new(UInt32Array::from_iter_values(models.iter().map(|model| get(model) as u32)))
+    };
+    let created = models.iter().map(|model| model.created_unix_ms as i64);
+    let columns = vec![
+        text(|model| &model.name),
+        long(|model| model.version),
+        short(|model| model.n_clusters),
+        short(|model| model.labels.len()),
+        long(|model| model.n_features as u64),
+        long(|model| model.n_rows),
+        long(|model| model.n_points),
+        long(|model| model.n_skipped),
+        short(|model| model.n_iter),
+        Arc::new(Float64Array::from_iter_values(models.iter().map(|model| model.inertia))),
+        text(|model| &model.strategy),
+        Arc::new(TimestampMillisecondArray::from_iter_values(created)),
+        text(|model| &model.digest),
+    ];
+    Ok(RecordBatch::try_new(model_schema(), columns)?)
+}

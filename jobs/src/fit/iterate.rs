@@ -1,0 +1,233 @@
+//! From blocks to centroids, as one task or as one job for each iteration, and the numbers of the result.
+
+use std::collections::BTreeMap;
+
+use covey_engine::external;
+use covey_engine::models::{ClusterRow, IterationRow};
+use covey_engine::operators::{BlockWork, FitSpec, SeedSpec, decode_centroids, decode_far_points, decode_partial};
+use covey_udfs::kmeans::{Centroids, FarPoint, FixedPoint, IterationStats, Lloyd, LloydParams, Partial};
+use covey_udfs::matrix::WEIGHT_ONE;
+use datafusion::arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{Float64Type, UInt32Type, UInt64Type};
+use datafusion::common::exec_datafusion_err;
+use datafusion::error::Result;
+
+use super::{Fit, Prepared};
+use crate::statements::Strategy;
+
+/// The best of the runs.
+pub(super) struct Solution {
+    pub centroids: Centroids,
+    pub clusters: Vec<ClusterRow>,
+    /// Of all runs.
+    pub iterations: Vec<IterationRow>,
+    pub n_iter: usize,
+    pub inertia: f64,
+}
+
+/// What one pass of the distributed way gave.
+struct Pass {
+    partial: Partial,
+    points_by_executor: BTreeMap<String, u64>,
+}
+
+impl Fit<'_> {
+    pub(super) async fn iterate(
+        &self,
+        prepared: &Prepared,
+        scale: &FixedPoint,
+        strategy: Strategy,
+    ) -> Result<Solution> {
+        let urls: Vec<String> = prepared.blocks.iter().map(|(url, _)| url.clone()).collect();
+        let squared_shift_min = self.squared_shift_min(&urls, scale).await?;
+        let params = LloydParams { max_iter: self.options.max_iter, squared_shift_min };
+        let mut best: Option<Solution> = None;
+        let mut all_iterations = vec![];
+        for run in 0..self.options.n_init {
+            let (centroids, iterations) = match strategy {
+                Strategy::Local => self.run_local(run, &urls, params).await?,
+                _ => self.run_distributed(run, &urls, scale, params).await?,
+            };
+            let clusters = self.summarize(run, &centroids, prepared, scale, &urls).await?;
+            let inertia = clusters.1;
+            let n_iter = iterations.len();
+            all_iterations.extend(iterations);
+            if best.as_ref().is_none_or(|best| inertia < best.inertia) {
+                best = Some(Solution { centroids, clusters: clusters.0, iterations: vec![], n_iter, inertia });
+            }
+        }
+        let mut best = best.ok_or_else(|| exec_datafusion_err!("a fit ended without a run"))?;
+        best.iterations = all_iterations;
+        Ok(best)
+    }
+
+    fn seed(&self, run: usize) -> SeedSpec {
+        SeedSpec {
+            fit: self.id.clone(),
+            n_clusters: self.options.n_clusters,
+            init: self.options.init,
+            random_state: self.options.random_state.wrapping_add(run as u64),
+        }
+    }
+
+    /// `tol` times the mean variance of the features: Σ w·‖x − mean‖² / (Σ w · n_features), by one pass for one
+    /// centre at zero.
+    async fn squared_shift_min(&self, urls: &[String], scale: &FixedPoint) -> Result<f64> {
+        if self.options.tol == 0.0 {
+            return Ok(0.0);
+        }
+        let origin = Centroids::zeros(1, scale.n_features());
+        let key = self.published.centroids(usize::MAX, 0, &origin);
+        let pass = self.assign(&key, urls, 1, scale.n_features()).await?;
+        let mean = pass.partial.means(scale, &origin);
+        let weight = pass.partial.weights[0] as f64 / WEIGHT_ONE as f64;
+        let spread = (scale.inertia(pass.partial.inertia) / weight - mean.squared_shift(&origin)).max(0.0);
+        Ok(self.options.tol * spread / scale.n_features() as f64)
+    }
+
+    /// Seeding and all iterations as one task.
+    async fn run_local(
+        &self,
+        run: usize,
+        urls: &[String],
+        params: LloydParams,
+    ) -> Result<(Centroids, Vec<IterationRow>)> {
+        let spec =
+            FitSpec { seed: self.seed(run), max_iter: params.max_iter, squared_shift_min: params.squared_shift_min };
+        let batches = self.run_blocks(BlockWork::Fit(spec), urls, 1).await?;
+        let (centroids, history) = one_result(&batches)?;
+        let history: Vec<IterationStats> = serde_json::from_str(&history).map_err(external)?;
+        let rows = history.into_iter().map(|stats| {
+            let points_by_executor = BTreeMap::from([("local".to_string(), stats.n_points)]);
+            IterationRow { run, stats, points_by_executor }
+        });
+        Ok((centroids, rows.collect()))
+    }
+
+    /// One job for each iteration.
+    async fn run_distributed(
+        &self,
+        run: usize,
+        urls: &[String],
+        scale: &FixedPoint,
+        params: LloydParams,
+    ) -> Result<(Centroids, Vec<IterationRow>)> {
+        let seeded = self.run_blocks(BlockWork::Seed(self.seed(run)), urls, 1).await?;
+        let mut lloyd = Lloyd::new(params, scale.clone(), one_result(&seeded)?.0);
+        let mut rows = vec![];
+        while !lloyd.is_done() {
+            let key = self.published.centroids(run, rows.len(), lloyd.centroids());
+            let pass = self.assign(&key, urls, self.options.n_clusters, scale.n_features()).await?;
+            let n_empty = pass.partial.empty_clusters().len();
+            let far = if n_empty > 0 { self.farthest(&key, urls, n_empty).await? } else { vec![] };
+            let stats = lloyd.advance(pass.partial, &far).clone();
+            self.context.job.iterated(&stats);
+            rows.push(IterationRow { run, stats, points_by_executor: pass.points_by_executor });
+        }
+        Ok((lloyd.centroids().clone(), rows))
+    }
+
+    async fn assign(&self, key: &str, urls: &[String], n_clusters: usize, n_features: usize) -> Result<Pass> {
+        let work = BlockWork::Assign { fit: self.id.clone(), centroids: key.to_string() };
+        let batches = self.run_blocks(work, urls, self.n_partitions()).await?;
+        let mut pass = Pass { partial: Partial::zeros(n_clusters, n_features), points_by_executor: BTreeMap::new() };
+        for (executor, points, result) in results(&batches) {
+            pass.partial.merge(&decode_partial(result)?);
+            *pass.points_by_executor.entry(executor.to_string()).or_default() += points;
+        }
+        Ok(pass)
+    }
+
+    async fn farthest(&self, key: &str, urls: &[String], n: usize) -> Result<Vec<FarPoint>> {
+        let work = BlockWork::Farthest { fit: self.id.clone(), centroids: key.to_string(), n };
+        let batches = self.run_blocks(work, urls, self.n_partitions()).await?;
+        let mut far = vec![];
+        for (_, _, result) in results(&batches) {
+            far.extend(decode_far_points(result)?);
+        }
+        FarPoint::sort(&mut far);
+        far.truncate(n);
+        Ok(far)
+    }
+
+    /// The final numbers of each cluster, and the inertia.
+    async fn summarize(
+        &self,
+        run: usize,
+        centroids: &Centroids,
+        prepared: &Prepared,
+        scale: &FixedPoint,
+        urls: &[String],
+    ) -> Result<(Vec<ClusterRow>, f64)> {
+        let key = self.published.centroids(run, self.options.max_iter + 1, centroids);
+        let documents = prepared.blocks.iter().filter_map(|(url, documents)| Some((url.clone(), documents.clone()?)));
+        let work = BlockWork::Summarize { fit: self.id.clone(), centroids: key, documents: documents.collect() };
+        let batches = self.run_blocks(work, urls, self.n_partitions()).await?;
+        let mut totals: Vec<Total> = (0..centroids.n_clusters()).map(|_| Total::default()).collect();
+        for batch in &batches {
+            for i in 0..batch.num_rows() {
+                let cluster = batch.column(0).as_primitive::<UInt32Type>().value(i) as usize;
+                totals[cluster].add(batch, i)?;
+            }
+        }
+        let inertia = scale.inertia(totals.iter().map(|total| total.inertia).sum());
+        let rows = totals.into_iter().enumerate().map(|(cluster, total)| ClusterRow {
+            cluster: cluster as u32,
+            size: total.weight as f64 / WEIGHT_ONE as f64,
+            n_points: total.n_points,
+            inertia: scale.inertia(total.inertia),
+            example: total.nearest.map(|(_, _, example)| example),
+        });
+        Ok((rows.collect(), inertia))
+    }
+}
+
+/// The sum of one cluster's rows of a summary.
+#[derive(Default)]
+struct Total {
+    weight: u64,
+    n_points: u64,
+    inertia: i128,
+    /// Squared distance and content of the nearest row, and the row as text.
+    nearest: Option<(f64, u128, String)>,
+}
+
+impl Total {
+    fn add(&mut self, batch: &RecordBatch, i: usize) -> Result<()> {
+        let damaged = |_| exec_datafusion_err!("a summary of a cluster is damaged");
+        self.weight += batch.column(1).as_primitive::<UInt64Type>().value(i);
+        self.n_points += batch.column(2).as_primitive::<UInt64Type>().value(i);
+        self.inertia += i128::from_le_bytes(batch.column(3).as_binary::<i32>().value(i).try_into().map_err(damaged)?);
+        let distances = batch.column(4).as_primitive::<Float64Type>();
+        if distances.is_null(i) {
+            return Ok(());
+        }
+        let hash = u128::from_be_bytes(batch.column(5).as_binary::<i32>().value(i).try_into().map_err(damaged)?);
+        let candidate = (distances.value(i), hash);
+        if self.nearest.as_ref().is_none_or(|(distance, hash, _)| candidate < (*distance, *hash)) {
+            let example = batch.column(6).as_string::<i32>().value(i).to_string();
+            self.nearest = Some((candidate.0, candidate.1, example));
+        }
+        Ok(())
+    }
+}
+
+/// The rows of a pass: executor, points, result.
+fn results(batches: &[RecordBatch]) -> impl Iterator<Item = (&str, u64, &[u8])> {
+    batches.iter().flat_map(|batch| {
+        let executors = batch.column(0).as_string::<i32>();
+        let points = batch.column(1).as_primitive::<UInt64Type>();
+        let results = batch.column(2).as_binary::<i32>();
+        (0..batch.num_rows()).map(move |i| (executors.value(i), points.value(i), results.value(i)))
+    })
+}
+
+/// Centroids and history of work that ran as one task.
+fn one_result(batches: &[RecordBatch]) -> Result<(Centroids, String)> {
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let Some(batch) = batches.iter().find(|batch| batch.num_rows() == 1).filter(|_| rows == 1) else {
+        return Err(exec_datafusion_err!("work that runs as one task gave {rows} results"));
+    };
+    let centroids = decode_centroids(batch.column(0).as_binary::<i32>().value(0))?;
+    Ok((centroids, batch.column(1).as_string::<i32>().value(0).to_string()))
+}

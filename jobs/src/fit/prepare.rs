@@ -1,0 +1,255 @@
+//! From the query to blocks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use covey_engine::models::{ModelFeatures, vocabulary_file};
+use covey_engine::operators::{BlockWork, CollectExec, CollectSpec, Features, VectorizeSpec};
+use covey_engine::{external, user_err};
+use covey_udfs::WeightUnitsFunc;
+use covey_udfs::kmeans::Profile;
+use covey_udfs::matrix::WEIGHT_ONE;
+use covey_udfs::tfidf::{TERMS_MAX, TermFrequency, Vocabulary};
+use datafusion::arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{DataType, UInt64Type};
+use datafusion::common::exec_datafusion_err;
+use datafusion::error::Result;
+use datafusion::functions_aggregate::expr_fn::{count, sum};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF, cast, col, lit};
+
+use super::{Fit, Prepared};
+
+/// The column that weighs rows.
+const WEIGHT_COLUMN: &str = "weight";
+
+/// A file that [`CollectExec`] wrote.
+struct Collected {
+    url: String,
+    profile: Option<Profile>,
+    n_values: u64,
+}
+
+impl Fit<'_> {
+    pub(super) async fn prepare(&self, query: LogicalPlan) -> Result<Prepared> {
+        self.context.job.stage("prepare");
+        let features = features_of(&query)?;
+        self.refuse_text_options(&features)?;
+        let plan = collapse(query, &features)?;
+        let input = self.context.session.state().create_physical_plan(&plan).await?;
+        let spec = CollectSpec {
+            features: match &features {
+                ModelFeatures::Text { .. } => Features::Text,
+                ModelFeatures::Columns(columns) => Features::Columns(columns.len()),
+                ModelFeatures::List { .. } => Features::List,
+            },
+            directory: self.directory.child("collected")?.url().to_string(),
+        };
+        let name = format!("fit {}: prepare", self.id);
+        let plan = Arc::new(CollectExec::new(spec, input));
+        let batches = self.context.cluster.run(&name, Arc::clone(&self.context.session), plan).await?;
+        let mut prepared = Prepared {
+            features,
+            vocabulary: None,
+            blocks: vec![],
+            profile: Profile::new(0),
+            n_points: 0,
+            n_rows: 0,
+            n_skipped: 0,
+            n_values: 0,
+        };
+        let files = read_collected(&batches, &mut prepared)?;
+        self.context.job.add_rows(prepared.n_rows);
+        self.check_counts(&prepared)?;
+        if let ModelFeatures::Text { params, .. } = &mut prepared.features {
+            *params = self.options.tfidf.clone();
+            let documents: Vec<String> = files.into_iter().map(|file| file.url).collect();
+            self.vectorize(&documents, &mut prepared).await?;
+        } else {
+            merge_blocks(files.into_iter().map(|file| (file.url, None, file.n_values, file.profile)), &mut prepared)?;
+        }
+        Ok(prepared)
+    }
+
+    fn refuse_text_options(&self, features: &ModelFeatures) -> Result<()> {
+        match (features, self.options.text_options.first()) {
+            (ModelFeatures::Columns(_) | ModelFeatures::List { .. }, Some(option)) => {
+                user_err!("option {option} is for a text column, but the query gives numbers")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_counts(&self, prepared: &Prepared) -> Result<()> {
+        if prepared.n_points == 0 {
+            let nulls =
+                if prepared.n_skipped > 0 { format!(" but {} with NULL", prepared.n_skipped) } else { String::new() };
+            return user_err!("the query of CREATE MODEL gave no rows{nulls}: there is nothing to cluster");
+        }
+        if (self.options.n_clusters as u64) > prepared.n_points {
+            return user_err!(
+                "n_clusters is {}, but the query gave only {} distinct rows",
+                self.options.n_clusters,
+                prepared.n_points
+            );
+        }
+        Ok(())
+    }
+
+    /// Counts terms, makes the vocabulary, and turns every file of documents into a block.
+    async fn vectorize(&self, documents: &[String], prepared: &mut Prepared) -> Result<()> {
+        let params = self.options.tfidf.clone();
+        let counted = self.run_blocks(BlockWork::CountTerms(params.clone()), documents, self.n_partitions()).await?;
+        let vocabulary = Vocabulary::try_new(&params, prepared.n_rows, sum_terms(&counted)?).map_err(external)?;
+        let file = "vocabulary.arrow";
+        self.directory.put(file, vocabulary_file::encode(&vocabulary)?).await?;
+        let spec = VectorizeSpec {
+            params,
+            vocabulary: self.directory.url_of(file)?.to_string(),
+            directory: self.directory.child("blocks")?.url().to_string(),
+        };
+        let batches = self.run_blocks(BlockWork::Vectorize(spec), documents, self.n_partitions()).await?;
+        prepared.vocabulary = Some(vocabulary);
+        let mut blocks = vec![];
+        for batch in &batches {
+            for i in 0..batch.num_rows() {
+                let text = |column: usize| batch.column(column).as_string::<i32>().value(i).to_string();
+                let values = batch.column(2).as_primitive::<UInt64Type>().value(i);
+                let profile = serde_json::from_str(&text(3)).map_err(external)?;
+                blocks.push((text(0), Some(text(1)), values, Some(profile)));
+            }
+        }
+        merge_blocks(blocks, prepared)
+    }
+}
+
+/// What the columns of the query mean.
+fn features_of(query: &LogicalPlan) -> Result<ModelFeatures> {
+    let fields: Vec<_> = query.schema().fields().iter().filter(|field| field.name() != WEIGHT_COLUMN).collect();
+    let is_list = |data_type: &DataType| {
+        matches!(data_type, DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)
+            if item.data_type().is_numeric())
+    };
+    match fields.as_slice() {
+        [] => user_err!(
+            "the query of CREATE MODEL has no column to cluster: select one text column, numbers, or a list of numbers"
+        ),
+        [one] if is_text(one.data_type()) => {
+            Ok(ModelFeatures::Text { column: one.name().clone(), params: Default::default() })
+        }
+        [one] if is_list(one.data_type()) => Ok(ModelFeatures::List { column: one.name().clone() }),
+        many => {
+            if let Some(wrong) = many.iter().find(|field| !field.data_type().is_numeric()) {
+                return user_err!(
+                    "column {:?} of the query of CREATE MODEL is {}: select one text column, or numbers only, or one list of numbers",
+                    wrong.name(),
+                    wrong.data_type()
+                );
+            }
+            Ok(ModelFeatures::Columns(many.iter().map(|field| field.name().clone()).collect()))
+        }
+    }
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, values) => is_text(values),
+        other => matches!(other, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View),
+    }
+}
+
+/// Equal rows to one, with how many there were and what they weigh: `features..., rows, weight`.
+fn collapse(query: LogicalPlan, features: &ModelFeatures) -> Result<LogicalPlan> {
+    let columns: Vec<(Expr, String, DataType)> = query
+        .schema()
+        .iter()
+        .map(|(qualifier, field)| {
+            let column = Expr::Column(datafusion::common::Column::new(qualifier.cloned(), field.name()));
+            (column, field.name().clone(), field.data_type().clone())
+        })
+        .collect();
+    let weight = columns.iter().find(|(_, name, _)| name == WEIGHT_COLUMN).map(|(column, _, _)| column.clone());
+    let mut projected = vec![];
+    let mut keys = vec![];
+    for (i, (column, _, data_type)) in columns.iter().filter(|(_, name, _)| name != WEIGHT_COLUMN).enumerate() {
+        let key = format!("feature_{i}");
+        let value = match features {
+            ModelFeatures::Columns(_) => cast(column.clone(), DataType::Float64),
+            ModelFeatures::Text { .. } if matches!(data_type, DataType::Dictionary(_, _)) => {
+                cast(column.clone(), DataType::Utf8)
+            }
+            _ => column.clone(),
+        };
+        projected.push(value.alias(&key));
+        keys.push(col(&key));
+    }
+    let units = match weight {
+        Some(weight) => ScalarUDF::from(WeightUnitsFunc::default()).call(vec![cast(weight, DataType::Float64)]),
+        None => lit(WEIGHT_ONE as i64),
+    };
+    projected.push(units.alias("units"));
+    LogicalPlanBuilder::from(query)
+        .project(projected)?
+        .aggregate(keys, vec![count(lit(1)).alias("rows"), sum(col("units")).alias("weight")])?
+        .build()
+}
+
+fn read_collected(batches: &[RecordBatch], prepared: &mut Prepared) -> Result<Vec<Collected>> {
+    let mut files = vec![];
+    for batch in batches {
+        let numbers = |column: usize| batch.column(column).as_primitive::<UInt64Type>();
+        let total = |column: usize| numbers(column).values().iter().sum::<u64>();
+        prepared.n_points += total(1);
+        prepared.n_rows += total(2);
+        prepared.n_skipped += total(3);
+        let (urls, profiles) = (batch.column(0).as_string::<i32>(), batch.column(6).as_string::<i32>());
+        for i in (0..batch.num_rows()).filter(|&i| urls.is_valid(i)) {
+            let profile = match profiles.is_valid(i) {
+                true => Some(serde_json::from_str(profiles.value(i)).map_err(external)?),
+                false => None,
+            };
+            files.push(Collected { url: urls.value(i).to_string(), profile, n_values: numbers(5).value(i) });
+        }
+    }
+    Ok(files)
+}
+
+type Block = (String, Option<String>, u64, Option<Profile>);
+
+fn merge_blocks(blocks: impl IntoIterator<Item = Block>, prepared: &mut Prepared) -> Result<()> {
+    for (url, documents, n_values, profile) in blocks {
+        let profile = profile.ok_or_else(|| exec_datafusion_err!("block {url} came without its profile"))?;
+        if prepared.blocks.is_empty() {
+            prepared.profile = Profile::new(profile.value_abs_max.len());
+        }
+        if profile.value_abs_max.len() != prepared.profile.value_abs_max.len() {
+            let (a, b) = (profile.value_abs_max.len(), prepared.profile.value_abs_max.len());
+            return user_err!("a row has {a} features and another {b}: lists must have one length");
+        }
+        prepared.profile.merge(&profile);
+        prepared.n_values += n_values;
+        prepared.blocks.push((url, documents));
+    }
+    Ok(())
+}
+
+fn sum_terms(batches: &[RecordBatch]) -> Result<HashMap<String, TermFrequency>> {
+    let mut frequencies: HashMap<String, TermFrequency> = HashMap::new();
+    for batch in batches {
+        let documents = batch.column(1).as_primitive::<UInt64Type>().values();
+        let occurrences = batch.column(2).as_primitive::<UInt64Type>().values();
+        for (i, term) in batch.column(0).as_string::<i32>().iter().flatten().enumerate() {
+            let sum = match frequencies.get_mut(term) {
+                Some(sum) => sum,
+                None => frequencies.entry(term.to_string()).or_default(),
+            };
+            sum.documents += documents[i];
+            sum.occurrences += occurrences[i];
+        }
+        if frequencies.len() > TERMS_MAX {
+            return user_err!(
+                "the texts have over {TERMS_MAX} distinct terms: clean them further, or set token_pattern"
+            );
+        }
+    }
+    Ok(frequencies)
+}

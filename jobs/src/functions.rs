@@ -1,0 +1,242 @@
+//! Table functions that read models and the board: `model_clusters`, `model_terms`, `model_iterations`,
+//! `covey_jobs`. Their rows are made on the scheduler when the query is planned, and are few.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use covey_engine::models::{Model, ModelRegistry};
+use covey_engine::user_err;
+use datafusion::arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::catalog::{Session, TableFunctionImpl};
+use datafusion::datasource::TableProvider;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::error::Result;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionContext;
+
+use crate::board::JobBoard;
+
+/// Terms that `model_terms` gives for each cluster when it is not told.
+const TERMS_DEFAULT: usize = 10;
+
+/// Terms that `model_clusters` shows of each cluster.
+const TERMS_SHOWN: usize = 5;
+
+pub fn register(session: &SessionContext, models: &ModelRegistry, board: &Arc<JobBoard>) {
+    for view in [View::Clusters, View::Terms { n: TERMS_DEFAULT }, View::Iterations] {
+        let name = view.function();
+        session.register_udtf(name, Arc::new(ModelFunction { models: models.clone(), view }));
+    }
+    session.register_udtf("covey_jobs", Arc::new(JobsFunction { board: Arc::clone(board) }));
+}
+
+/// What a function shows of a model.
+#[derive(Debug, Clone, Copy)]
+enum View {
+    Clusters,
+    Terms { n: usize },
+    Iterations,
+}
+
+impl View {
+    fn function(self) -> &'static str {
+        match self {
+            Self::Clusters => "model_clusters",
+            Self::Terms { .. } => "model_terms",
+            Self::Iterations => "model_iterations",
+        }
+    }
+
+    fn schema(self) -> SchemaRef {
+        let fields = match self {
+            Self::Clusters => vec![
+                Field::new("cluster", DataType::UInt32, false),
+                Field::new("size", DataType::Float64, false),
+                Field::new("share", DataType::Float64, false),
+                Field::new("distinct_rows", DataType::UInt64, false),
+                Field::new("inertia", DataType::Float64, false),
+                Field::new("label", DataType::Utf8, true),
+                Field::new("top_terms", DataType::Utf8, false),
+                Field::new("example", DataType::Utf8, true),
+            ],
+            Self::Terms { .. } => vec![
+                Field::new("cluster", DataType::UInt32, false),
+                Field::new("rank", DataType::UInt32, false),
+                Field::new("term", DataType::Utf8, false),
+                Field::new("weight", DataType::Float64, false),
+            ],
+            Self::Iterations => vec![
+                Field::new("run", DataType::UInt32, false),
+                Field::new("iteration", DataType::UInt32, false),
+                Field::new("inertia", DataType::Float64, false),
+                Field::new("squared_shift", DataType::Float64, false),
+                Field::new("empty_clusters", DataType::UInt32, false),
+                Field::new("rows", DataType::UInt64, false),
+                Field::new("executors", DataType::UInt32, false),
+                Field::new("rows_by_executor", DataType::Utf8, false),
+            ],
+        };
+        Arc::new(Schema::new(fields))
+    }
+
+    fn rows(self, model: &Model) -> Result<RecordBatch> {
+        let columns = match self {
+            Self::Clusters => cluster_rows(model),
+            Self::Terms { n } => term_rows(model, n),
+            Self::Iterations => iteration_rows(model),
+        };
+        Ok(RecordBatch::try_new(self.schema(), columns)?)
+    }
+}
+
+fn cluster_rows(model: &Model) -> Vec<ArrayRef> {
+    let clusters = &model.files.clusters;
+    let total: f64 = clusters.iter().map(|cluster| cluster.size).sum();
+    let terms = |cluster: u32| {
+        let terms: Vec<String> =
+            model.top_terms(cluster as usize, TERMS_SHOWN).into_iter().map(|(term, _)| term).collect();
+        terms.join(" ")
+    };
+    let labels = clusters.iter().map(|cluster| model.manifest.labels.get(&cluster.cluster));
+    vec![
+        Arc::new(UInt32Array::from_iter_values(clusters.iter().map(|cluster| cluster.cluster))),
+        Arc::new(Float64Array::from_iter_values(clusters.iter().map(|cluster| cluster.size))),
+        Arc::new(Float64Array::from_iter_values(clusters.iter().map(|cluster| cluster.size / total))),
+        Arc::new(UInt64Array::from_iter_values(clusters.iter().map(|cluster| cluster.n_points))),
+        Arc::new(Float64Array::from_iter_values(clusters.iter().map(|cluster| cluster.inertia))),
+        Arc::new(StringArray::from_iter(labels)),
+        Arc::new(StringArray::from_iter_values(clusters.iter().map(|cluster| terms(cluster.cluster)))),
+        Arc::new(StringArray::from_iter(clusters.iter().map(|cluster| cluster.example.as_deref()))),
+    ]
+}
+
+fn term_rows(model: &Model, n: usize) -> Vec<ArrayRef> {
+    let rows: Vec<(u32, u32, String, f64)> = (0..model.manifest.n_clusters)
+        .flat_map(|cluster| {
+            let ranked = (1..).zip(model.top_terms(cluster, n));
+            ranked.map(move |(rank, (term, weight))| (cluster as u32, rank, term, weight))
+        })
+        .collect();
+    vec![
+        Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.0))),
+        Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.1))),
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.2))),
+        Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.3))),
+    ]
+}
+
+fn iteration_rows(model: &Model) -> Vec<ArrayRef> {
+    let rows = &model.files.iterations;
+    let executors = |row: &covey_engine::models::IterationRow| {
+        let parts: Vec<String> = row.points_by_executor.iter().map(|(id, points)| format!("{id}={points}")).collect();
+        parts.join(" ")
+    };
+    vec![
+        Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.run as u32))),
+        Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.stats.iteration as u32))),
+        Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.stats.inertia))),
+        Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.stats.squared_shift))),
+        Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.stats.n_empty as u32))),
+        Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.stats.n_points))),
+        Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.points_by_executor.len() as u32))),
+        Arc::new(StringArray::from_iter_values(rows.iter().map(executors))),
+    ]
+}
+
+/// `model_clusters('m')`, `model_terms('m' [, n])`, `model_iterations('m')`.
+#[derive(Debug)]
+struct ModelFunction {
+    models: ModelRegistry,
+    view: View,
+}
+
+impl TableFunctionImpl for ModelFunction {
+    fn call(&self, args: &[Expr]) -> Result<Arc<dyn TableProvider>> {
+        let function = self.view.function();
+        let name = match args.first() {
+            Some(Expr::Literal(value, _)) => value.try_as_str().flatten(),
+            _ => None,
+        };
+        let count = match (self.view, args.get(1)) {
+            (View::Terms { n }, None) => Some(View::Terms { n }),
+            (View::Terms { .. }, Some(Expr::Literal(value, _))) => {
+                value.to_string().parse().ok().map(|n| View::Terms { n })
+            }
+            (view, None) => Some(view),
+            _ => None,
+        };
+        let (Some(name), Some(view), true) = (name, count, args.len() <= 2) else {
+            let more = if matches!(self.view, View::Terms { .. }) { " [, terms]" } else { "" };
+            return user_err!("{function} takes the name of a model as a literal string: {function}('model'{more})");
+        };
+        Ok(Arc::new(SystemTable::Model { models: self.models.clone(), name: name.to_string(), view }))
+    }
+}
+
+#[derive(Debug)]
+struct JobsFunction {
+    board: Arc<JobBoard>,
+}
+
+impl TableFunctionImpl for JobsFunction {
+    fn call(&self, args: &[Expr]) -> Result<Arc<dyn TableProvider>> {
+        if !args.is_empty() {
+            return user_err!("covey_jobs takes no arguments");
+        }
+        Ok(Arc::new(SystemTable::Jobs(Arc::clone(&self.board))))
+    }
+}
+
+/// A table that only the scheduler knows. A query over nothing else runs there, also when executors are busy.
+pub enum SystemTable {
+    #[expect(private_interfaces, reason = "made by this module only")]
+    Model {
+        models: ModelRegistry,
+        name: String,
+        view: View,
+    },
+    Jobs(Arc<JobBoard>),
+}
+
+impl fmt::Debug for SystemTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Model { name, view, .. } => write!(f, "{}({name:?})", view.function()),
+            Self::Jobs(_) => write!(f, "covey_jobs()"),
+        }
+    }
+}
+
+#[async_trait]
+impl TableProvider for SystemTable {
+    fn schema(&self) -> SchemaRef {
+        match self {
+            Self::Model { view, .. } => view.schema(),
+            Self::Jobs(_) => JobBoard::schema(),
+        }
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(
+        &self,
+        _session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let batch = match self {
+            Self::Model { models, name, view } => {
+                let manifest = models.get(name).await?;
+                view.rows(&models.load(manifest).await?)?
+            }
+            Self::Jobs(board) => board.rows()?,
+        };
+        Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema(), projection.cloned())?)
+    }
+}

@@ -1,0 +1,24 @@
+//! What runs on the engine: the statements that DataFusion does not know, the driver of a fit, the functions
+//! that read models, and the table of running and past statements.
+//!
+//! ```text
+//! SQL ─► statements ─┬─► CREATE MODEL ─► fit (prepare → blocks → iterations → model) ─► Cluster
+//!                    ├─► SHOW, ALTER, DROP MODEL ─► model registry
+//!                    └─► anything else ─► bound to model versions ─► here, or the Cluster
+//! ```
+//!
+//! Knows the cluster by one trait only, so that it runs alike under a scheduler and in tests.
+
+mod bind;
+pub mod board;
+mod cluster;
+mod covey;
+mod fit;
+mod functions;
+mod statements;
+
+pub use bind::bind_models;
+pub use cluster::Cluster;
+pub use covey::{Covey, Prepared};
+pub use fit::FitHub;
+pub use statements::{ClusterStatement, CreateModel, FitOptions, Strategy, parse};

@@ -1,0 +1,273 @@
+//! The statements about models, which DataFusion's parser does not know.
+
+mod options;
+
+use covey_engine::{external, user_err};
+use datafusion::error::Result;
+use datafusion::sql::parser::DFParser;
+use datafusion::sql::sqlparser::ast::Ident;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::{Token, Word};
+
+pub use options::{FitOptions, Strategy};
+
+/// One statement of ours.
+#[derive(Debug, Clone)]
+pub enum ClusterStatement {
+    CreateModel(Box<CreateModel>),
+    DropModel { name: String, if_exists: bool },
+    ShowModels,
+    SetLabel { name: String, cluster: u32, label: Option<String> },
+}
+
+#[derive(Debug, Clone)]
+pub struct CreateModel {
+    pub name: String,
+    pub or_replace: bool,
+    pub if_not_exists: bool,
+    pub options: FitOptions,
+    /// The query after AS.
+    pub query: datafusion::sql::parser::Statement,
+}
+
+/// Reads one statement; `None` when it is none of ours.
+///
+/// # Errors
+/// When it begins as one of ours and is not: the message has line and column, and the form that was expected.
+pub fn parse(sql: &str) -> Result<Option<ClusterStatement>> {
+    let Ok(parser) = Parser::new(&GenericDialect {}).try_with_sql(sql) else {
+        // Not even tokens: the main parser has the better message.
+        return Ok(None);
+    };
+    let mut reader = Reader { parser };
+    let statement = if reader.begins(&["CREATE", "MODEL"]) || reader.begins(&["CREATE", "OR", "REPLACE", "MODEL"]) {
+        Some(reader.create_model()?)
+    } else if reader.begins(&["DROP", "MODEL"]) {
+        Some(reader.drop_model()?)
+    } else if reader.begins(&["SHOW", "MODELS"]) {
+        reader.skip(2);
+        Some(ClusterStatement::ShowModels)
+    } else if reader.begins(&["ALTER", "MODEL"]) {
+        Some(reader.alter_model()?)
+    } else {
+        None
+    };
+    if statement.is_some() {
+        reader.end()?;
+    }
+    Ok(statement)
+}
+
+struct Reader<'a> {
+    parser: Parser<'a>,
+}
+
+impl Reader<'_> {
+    fn begins(&self, words: &[&str]) -> bool {
+        words.iter().enumerate().all(|(i, word)| is_word(&self.parser.peek_nth_token(i).token, word))
+    }
+
+    fn skip(&mut self, n: usize) {
+        (0..n).for_each(|_| self.parser.advance_token());
+    }
+
+    /// Takes `words` if they come next.
+    fn take(&mut self, words: &[&str]) -> bool {
+        let found = self.begins(words);
+        if found {
+            self.skip(words.len());
+        }
+        found
+    }
+
+    fn expect(&mut self, words: &[&str], form: &str) -> Result<()> {
+        if self.take(words) { Ok(()) } else { self.unexpected(&words.join(" "), form) }
+    }
+
+    fn unexpected<T>(&self, expected: &str, form: &str) -> Result<T> {
+        let found = self.parser.peek_token();
+        let at = found.span.start;
+        user_err!(
+            "expected {expected}, found {} at line {}, column {}; the form is {form}",
+            found.token,
+            at.line,
+            at.column
+        )
+    }
+
+    fn end(&mut self) -> Result<()> {
+        while self.parser.consume_token(&Token::SemiColon) {}
+        if self.parser.peek_token().token == Token::EOF {
+            return Ok(());
+        }
+        self.unexpected("the end of the statement", "one statement")
+    }
+
+    fn name(&mut self, form: &str) -> Result<String> {
+        match self.parser.parse_identifier() {
+            Ok(Ident { value, quote_style: Some(_), .. }) => Ok(value),
+            Ok(Ident { value, .. }) => Ok(value.to_lowercase()),
+            Err(_) => self.unexpected("the name of a model", form),
+        }
+    }
+
+    fn create_model(&mut self) -> Result<ClusterStatement> {
+        const FORM: &str =
+            "CREATE [OR REPLACE] MODEL [IF NOT EXISTS] name USING KMEANS [OPTIONS (option value, ...)] AS SELECT ...";
+        self.skip(1);
+        let or_replace = self.take(&["OR", "REPLACE"]);
+        self.skip(1);
+        let if_not_exists = self.take(&["IF", "NOT", "EXISTS"]);
+        if or_replace && if_not_exists {
+            return user_err!("OR REPLACE and IF NOT EXISTS exclude each other");
+        }
+        let name = self.name(FORM)?;
+        self.expect(&["USING"], FORM)?;
+        self.expect(&["KMEANS"], FORM)?;
+        let options = if self.take(&["OPTIONS"]) { self.options(FORM)? } else { vec![] };
+        self.expect(&["AS"], FORM)?;
+        let query = self.parser.parse_query().map_err(syntax)?;
+        let query = DFParser::parse_sql(&query.to_string())?.pop_front();
+        let Some(query) = query else {
+            return self.unexpected("a query", FORM);
+        };
+        let options = FitOptions::try_new(options)?;
+        Ok(ClusterStatement::CreateModel(Box::new(CreateModel { name, or_replace, if_not_exists, options, query })))
+    }
+
+    /// `(name value, name = value, ...)`, values as text.
+    fn options(&mut self, form: &str) -> Result<Vec<(String, String)>> {
+        let mut options = vec![];
+        if !self.parser.consume_token(&Token::LParen) {
+            return self.unexpected("'(' after OPTIONS", form);
+        }
+        while !self.parser.consume_token(&Token::RParen) {
+            let name = match self.parser.next_token().token {
+                Token::Word(Word { value, .. }) | Token::SingleQuotedString(value) => value.to_lowercase(),
+                _ => {
+                    self.parser.prev_token();
+                    return self.unexpected("the name of an option", form);
+                }
+            };
+            let _ = self.parser.consume_token(&Token::Eq);
+            let value = self.value(&name, form)?;
+            options.push((name, value));
+            if !self.parser.consume_token(&Token::Comma) && self.parser.peek_token().token != Token::RParen {
+                return self.unexpected("',' or ')' in OPTIONS", form);
+            }
+        }
+        Ok(options)
+    }
+
+    fn value(&mut self, option: &str, form: &str) -> Result<String> {
+        let sign = if self.parser.consume_token(&Token::Minus) { "-" } else { "" };
+        match self.parser.next_token().token {
+            Token::Number(text, _) => Ok(format!("{sign}{text}")),
+            Token::SingleQuotedString(text) if sign.is_empty() => Ok(text),
+            Token::Word(Word { value, quote_style: None, .. }) if sign.is_empty() => Ok(value.to_lowercase()),
+            Token::LParen if sign.is_empty() => {
+                let mut parts = vec![];
+                loop {
+                    parts.push(self.value(option, form)?);
+                    if self.parser.consume_token(&Token::RParen) {
+                        return Ok(format!("({})", parts.join(", ")));
+                    }
+                    if !self.parser.consume_token(&Token::Comma) {
+                        return self.unexpected(&format!("',' or ')' in the value of option {option}"), form);
+                    }
+                }
+            }
+            _ => {
+                self.parser.prev_token();
+                self.unexpected(&format!("a value for option {option}"), form)
+            }
+        }
+    }
+
+    fn drop_model(&mut self) -> Result<ClusterStatement> {
+        self.skip(2);
+        let if_exists = self.take(&["IF", "EXISTS"]);
+        Ok(ClusterStatement::DropModel { name: self.name("DROP MODEL [IF EXISTS] name")?, if_exists })
+    }
+
+    fn alter_model(&mut self) -> Result<ClusterStatement> {
+        const FORM: &str =
+            "ALTER MODEL name SET LABEL 'label' FOR CLUSTER n, or ALTER MODEL name DROP LABEL FOR CLUSTER n";
+        self.skip(2);
+        let name = self.name(FORM)?;
+        let label = if self.take(&["DROP", "LABEL"]) {
+            None
+        } else {
+            self.expect(&["SET", "LABEL"], FORM)?;
+            match self.parser.next_token().token {
+                Token::SingleQuotedString(label) => Some(label),
+                _ => {
+                    self.parser.prev_token();
+                    return self.unexpected("a label in quotes", FORM);
+                }
+            }
+        };
+        self.expect(&["FOR", "CLUSTER"], FORM)?;
+        let Ok(cluster) = self.parser.parse_literal_uint() else {
+            return self.unexpected("the number of a cluster", FORM);
+        };
+        let Ok(cluster) = u32::try_from(cluster) else {
+            return user_err!("{cluster} is no cluster of a model");
+        };
+        Ok(ClusterStatement::SetLabel { name, cluster, label })
+    }
+}
+
+fn is_word(token: &Token, word: &str) -> bool {
+    matches!(token, Token::Word(Word { value, quote_style: None, .. }) if value.eq_ignore_ascii_case(word))
+}
+
+fn syntax(error: ParserError) -> datafusion::error::DataFusionError {
+    external(covey_engine::UserError(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: every statement of ours is read, with its options, whatever the case and spacing.
+    #[test]
+    fn reads_our_statements() {
+        let sql = "create or replace model M using kmeans\n options (n_clusters 5, ngram_range (1, 2), tol = 1e-3,
+                   init 'random', strategy local, sublinear_tf true) as select a from t where b = ';' ;";
+        let Some(ClusterStatement::CreateModel(create)) = parse(sql).unwrap() else { panic!("{sql}") };
+        assert!(create.or_replace && create.name == "m");
+        assert_eq!(create.options.n_clusters, 5);
+        assert_eq!(create.options.tfidf.ngram_range, (1, 2));
+        assert!(matches!(parse("DROP MODEL IF EXISTS \"M\"").unwrap(),
+            Some(ClusterStatement::DropModel { name, if_exists: true }) if name == "M"));
+        assert!(matches!(parse("show models;").unwrap(), Some(ClusterStatement::ShowModels)));
+        assert!(matches!(parse("ALTER MODEL m SET LABEL 'it''s' FOR CLUSTER 31").unwrap(),
+            Some(ClusterStatement::SetLabel { cluster: 31, label: Some(label), .. }) if label == "it's"));
+        for other in ["SELECT 1", "CREATE TABLE model AS SELECT 1", "SHOW TABLES", "DROP TABLE model", "", "'"] {
+            assert!(parse(other).unwrap().is_none(), "{other}");
+        }
+    }
+
+    /// Goal: a wrong statement is an error that says where and what was expected.
+    #[test]
+    fn errors_say_where() {
+        let cases = [
+            ("CREATE MODEL m USING DBSCAN AS SELECT 1", "expected KMEANS"),
+            ("CREATE MODEL m\n USING KMEANS OPTIONS (n_clusters) AS SELECT 1", "line 2"),
+            ("CREATE MODEL USING KMEANS AS SELECT 1", "expected USING"),
+            ("CREATE MODEL m USING KMEANS AS", "Expected"),
+            ("ALTER MODEL m SET LABEL x FOR CLUSTER 1", "a label in quotes"),
+            ("ALTER MODEL m SET LABEL 'x' FOR CLUSTER -1", "the number of a cluster"),
+            ("DROP MODEL m n", "the end of the statement"),
+            ("CREATE MODEL m USING KMEANS OPTIONS (n_cluster 5) AS SELECT 1", "did you mean \"n_clusters\""),
+            ("CREATE MODEL m USING KMEANS OPTIONS (n_clusters 0) AS SELECT 1", "n_clusters must be"),
+            ("CREATE MODEL m USING KMEANS OPTIONS (n_clusters 5, n_clusters 6) AS SELECT 1", "twice"),
+        ];
+        for (sql, expected) in cases {
+            let error = parse(sql).unwrap_err().to_string();
+            assert!(error.contains(expected), "{sql}: {error}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The options of CREATE MODEL: scikit-learn's names and defaults, declared once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::str::FromStr;
+
+use covey_engine::{external, user_err};
+use covey_udfs::kmeans::{CLUSTERS_MAX, Init};
+use covey_udfs::tfidf::{DocumentFrequency, Norm, TfidfParams};
+use datafusion::common::utils::datafusion_strsim::levenshtein;
+use datafusion::error::Result;
+
+/// Most runs from different starting centres.
+const RUNS_MAX: usize = 1_000;
+
+/// Most iterations of a run.
+const ITERATIONS_MAX: usize = 1_000_000;
+
+/// A misspelt option is answered with the nearest name within this many edits.
+const SUGGESTION_EDITS_MAX: usize = 4;
+
+/// Where the iterations of a fit run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// `Local` when the blocks fit one executor, else `Distributed`.
+    Auto,
+    /// The whole fit as one task.
+    Local,
+    /// One job for each iteration, on all executors.
+    Distributed,
+}
+
+/// Everything that CREATE MODEL can be told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FitOptions {
+    pub n_clusters: usize,
+    pub init: Init,
+    /// Runs from different starting centres; the one with the lowest inertia is kept.
+    pub n_init: usize,
+    pub max_iter: usize,
+    /// Relative to the mean variance of the features, as in scikit-learn.
+    pub tol: f64,
+    pub random_state: u64,
+    pub strategy: Strategy,
+    pub tfidf: TfidfParams,
+    /// Options of text that were given: a fit on numbers refuses them.
+    pub text_options: BTreeSet<String>,
+}
+
+const NAMES: [&str; 17] = [
+    "n_clusters",
+    "init",
+    "n_init",
+    "max_iter",
+    "tol",
+    "random_state",
+    "strategy",
+    "lowercase",
+    "token_pattern",
+    "ngram_range",
+    "min_df",
+    "max_df",
+    "max_features",
+    "norm",
+    "use_idf",
+    "smooth_idf",
+    "sublinear_tf",
+];
+
+impl FitOptions {
+    /// # Errors
+    /// Names the first option that is unknown, given twice, or out of range.
+    pub fn try_new(given: Vec<(String, String)>) -> Result<Self> {
+        let mut options = Self {
+            n_clusters: 8,
+            init: Init::KMeansPlusPlus,
+            n_init: 0,
+            max_iter: 300,
+            tol: 1e-4,
+            random_state: 0,
+            strategy: Strategy::Auto,
+            tfidf: TfidfParams::default(),
+            text_options: BTreeSet::new(),
+        };
+        let mut seen = BTreeSet::new();
+        for (name, value) in given {
+            if !seen.insert(name.clone()) {
+                return user_err!("option {name} is given twice");
+            }
+            options.set(&name, &value)?;
+        }
+        if options.n_init == 0 {
+            // scikit-learn's 'auto'.
+            options.n_init = if options.init == Init::Random { 10 } else { 1 };
+        }
+        options.check()?;
+        Ok(options)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        match name {
+            "n_clusters" => self.n_clusters = parse(name, value, "a number of clusters")?,
+            "init" => {
+                self.init = choose(name, value, &[("k-means++", Init::KMeansPlusPlus), ("random", Init::Random)])?;
+            }
+            "n_init" if value == "auto" => self.n_init = 0,
+            "n_init" => match parse(name, value, "a number of runs, or 'auto'")? {
+                0 => return user_err!("n_init must be between 1 and {RUNS_MAX}, or 'auto', got 0"),
+                runs => self.n_init = runs,
+            },
+            "max_iter" => self.max_iter = parse(name, value, "a number of iterations")?,
+            "tol" => self.tol = parse(name, value, "a number not below 0")?,
+            "random_state" => self.random_state = parse(name, value, "a whole number not below 0")?,
+            "strategy" => {
+                let values =
+                    [("auto", Strategy::Auto), ("local", Strategy::Local), ("distributed", Strategy::Distributed)];
+                self.strategy = choose(name, value, &values)?;
+            }
+            _ => {
+                self.set_text(name, value)?;
+                self.text_options.insert(name.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    fn set_text(&mut self, name: &str, value: &str) -> Result<()> {
+        let tfidf = &mut self.tfidf;
+        match name {
+            "lowercase" => tfidf.lowercase = parse(name, value, "true or false")?,
+            "token_pattern" => tfidf.token_pattern = Some(value.to_string()),
+            "ngram_range" => tfidf.ngram_range = pair(name, value)?,
+            "min_df" => tfidf.min_df = document_frequency(name, value)?,
+            "max_df" => tfidf.max_df = document_frequency(name, value)?,
+            "max_features" => tfidf.max_features = Some(parse(name, value, "a number of terms")?),
+            "norm" => tfidf.norm = choose(name, value, &[("l1", Norm::L1), ("l2", Norm::L2), ("none", Norm::None)])?,
+            "use_idf" => tfidf.use_idf = parse(name, value, "true or false")?,
+            "smooth_idf" => tfidf.smooth_idf = parse(name, value, "true or false")?,
+            "sublinear_tf" => tfidf.sublinear_tf = parse(name, value, "true or false")?,
+            _ => return unknown(name),
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        if !(1..=CLUSTERS_MAX).contains(&self.n_clusters) {
+            return user_err!("n_clusters must be between 1 and {CLUSTERS_MAX}, got {}", self.n_clusters);
+        }
+        if self.n_init > RUNS_MAX {
+            return user_err!("n_init must be between 1 and {RUNS_MAX}, got {}", self.n_init);
+        }
+        if !(1..=ITERATIONS_MAX).contains(&self.max_iter) {
+            return user_err!("max_iter must be between 1 and {ITERATIONS_MAX}, got {}", self.max_iter);
+        }
+        if !(self.tol.is_finite() && self.tol >= 0.0) {
+            return user_err!("tol must be a finite number not below 0, got {}", self.tol);
+        }
+        self.tfidf.check().map_err(external)
+    }
+
+    /// What decides the result, by name: recorded in the model and part of its digest. Not the strategy.
+    pub fn recorded(&self, text: bool) -> BTreeMap<String, String> {
+        let mut recorded = BTreeMap::new();
+        let mut put = |name: &str, value: &dyn Display| recorded.insert(name.to_string(), value.to_string());
+        put("n_clusters", &self.n_clusters);
+        put("init", &if self.init == Init::Random { "random" } else { "k-means++" });
+        put("n_init", &self.n_init);
+        put("max_iter", &self.max_iter);
+        put("tol", &self.tol);
+        put("random_state", &self.random_state);
+        if text {
+            let tfidf = &self.tfidf;
+            put("lowercase", &tfidf.lowercase);
+            put("token_pattern", &tfidf.token_pattern.as_deref().unwrap_or(r"(?u)\b\w\w+\b"));
+            put("ngram_range", &format!("({}, {})", tfidf.ngram_range.0, tfidf.ngram_range.1));
+            put("min_df", &frequency_text(tfidf.min_df));
+            put("max_df", &frequency_text(tfidf.max_df));
+            put("max_features", &tfidf.max_features.map_or("none".to_string(), |n| n.to_string()));
+            put("norm", &format!("{:?}", tfidf.norm).to_lowercase());
+            put("use_idf", &tfidf.use_idf);
+            put("smooth_idf", &tfidf.smooth_idf);
+            put("sublinear_tf", &tfidf.sublinear_tf);
+        }
+        recorded
+    }
+}
+
+fn parse<T: FromStr>(name: &str, value: &str, expected: &str) -> Result<T> {
+    match value.parse() {
+        Ok(value) => Ok(value),
+        Err(_) => user_err!("option {name} must be {expected}, got {value:?}"),
+    }
+}
+
+fn choose<T: Copy>(name: &str, value: &str, values: &[(&str, T)]) -> Result<T> {
+    if let Some((_, chosen)) = values.iter().find(|(text, _)| *text == value) {
+        return Ok(*chosen);
+    }
+    let texts: Vec<String> = values.iter().map(|(text, _)| format!("'{text}'")).collect();
+    user_err!("option {name} must be one of {}, got {value:?}", texts.join(", "))
+}
+
+fn pair(name: &str, value: &str) -> Result<(usize, usize)> {
+    let numbers: Vec<usize> = value
+        .trim_matches(['(', ')'])
+        .split(',')
+        .map(|number| parse(name, number.trim(), "a pair such as (1, 2)"))
+        .collect::<Result<_>>()?;
+    match numbers[..] {
+        [low, high] => Ok((low, high)),
+        _ => user_err!("option {name} must be a pair such as (1, 2), got {value:?}"),
+    }
+}
+
+/// A whole number counts documents, a number with a point is a share of them: scikit-learn's rule.
+fn document_frequency(name: &str, value: &str) -> Result<DocumentFrequency> {
+    const EXPECTED: &str = "a number of documents, or a share such as 0.5";
+    if value.contains(['.', 'e']) {
+        return parse(name, value, EXPECTED).map(DocumentFrequency::Share);
+    }
+    parse(name, value, EXPECTED).map(DocumentFrequency::Count)
+}
+
+fn frequency_text(frequency: DocumentFrequency) -> String {
+    match frequency {
+        DocumentFrequency::Count(count) => count.to_string(),
+        DocumentFrequency::Share(share) => format!("{share:?}"),
+    }
+}
+
+fn unknown<T>(name: &str) -> Result<T> {
+    let nearest = NAMES.iter().map(|known| (levenshtein(known, name), known)).min();
+    let suggestion = match nearest {
+        Some((edits, known)) if edits <= SUGGESTION_EDITS_MAX => format!("did you mean {known:?}? "),
+        _ => String::new(),
+    };
+    user_err!("unknown option {name:?}; {suggestion}the options are {}", NAMES.join(", "))
+}

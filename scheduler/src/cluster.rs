@@ -1,0 +1,200 @@
+//! Ballista's scheduler as the cluster that jobs run on: submit, wait, cancel, fetch.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow_flight::Ticket;
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::error::FlightError;
+use arrow_flight::flight_service_server::FlightService;
+use async_trait::async_trait;
+use ballista_core::JobId;
+use ballista_core::flight_proxy_service::BallistaFlightProxyService;
+use ballista_core::serde::protobuf::{self, JobStatus, PartitionLocation, job_status};
+use ballista_core::serde::scheduler::{Action, ShuffleFileKind};
+use ballista_flight_sql::backend::QueryBackend;
+use ballista_scheduler::scheduler_server::SchedulerServer;
+use covey_engine::failure::open;
+use covey_engine::user_err;
+use covey_jobs::Cluster;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::exec_datafusion_err;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionContext;
+use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
+use futures::{StreamExt, TryStreamExt};
+use prost::Message;
+use tokio::sync::mpsc;
+use tonic::Request;
+
+pub type Ballista = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
+
+/// How long a statement waits for the first executor to register.
+const EXECUTOR_WAIT_MAX: Duration = Duration::from_secs(5);
+const EXECUTOR_WAIT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Job states that may wait to be read.
+const STATUS_BUFFER: usize = 16;
+
+/// Results fetched from executors at once by one job.
+const FETCHES_CONCURRENT: usize = 8;
+
+/// A finished job: its schema and where its rows are.
+pub struct JobOutput {
+    pub schema: SchemaRef,
+    pub tickets: Vec<Vec<u8>>,
+}
+
+#[derive(Clone)]
+pub struct SchedulerCluster {
+    ballista: Arc<Ballista>,
+    proxy: BallistaFlightProxyService,
+    address: String,
+}
+
+impl SchedulerCluster {
+    pub fn new(ballista: Arc<Ballista>, proxy: BallistaFlightProxyService, address: String) -> Self {
+        Self { ballista, proxy, address }
+    }
+
+    /// Runs a query and gives the places of its rows. Dropping the future cancels the job.
+    pub async fn query(&self, name: &str, session: Arc<SessionContext>, plan: LogicalPlan) -> Result<JobOutput> {
+        if matches!(plan, LogicalPlan::Analyze(_)) {
+            return self.analyze(name, session, plan).await;
+        }
+        let plan = session.state().create_physical_plan(&plan).await?;
+        self.submit(name, session, plan).await
+    }
+
+    /// EXPLAIN ANALYZE: Ballista measures the stages of a query that it has planned itself.
+    async fn analyze(&self, name: &str, session: Arc<SessionContext>, plan: LogicalPlan) -> Result<JobOutput> {
+        let result = self.ballista.execute(name, session, plan).await.map_err(|e| exec_datafusion_err!("{e}"))?;
+        let tickets = result.partitions.into_iter().map(ticket).collect::<Result<_>>()?;
+        Ok(JobOutput { schema: result.schema, tickets })
+    }
+
+    async fn submit(
+        &self,
+        name: &str,
+        session: Arc<SessionContext>,
+        plan: Arc<dyn ExecutionPlan>,
+    ) -> Result<JobOutput> {
+        let schema = plan.schema();
+        let (subscriber, statuses) = mpsc::channel(STATUS_BUFFER);
+        let job = self
+            .ballista
+            .submit_physical_plan(name, session, plan, Some(subscriber))
+            .await
+            .map_err(|e| exec_datafusion_err!("cannot submit the job: {e}"))?;
+        let guard = CancelOnDrop { ballista: Arc::clone(&self.ballista), job: Some(job) };
+        let locations = wait(statuses).await?;
+        guard.disarm();
+        let tickets = locations.into_iter().map(ticket).collect::<Result<_>>()?;
+        Ok(JobOutput { schema, tickets })
+    }
+
+    /// The rows behind a ticket.
+    pub async fn fetch(&self, ticket: Vec<u8>) -> Result<Vec<RecordBatch>> {
+        let response = self.proxy.do_get(Request::new(Ticket { ticket: ticket.into() })).await.map_err(told)?;
+        let data = response.into_inner().map_err(|status| FlightError::Tonic(Box::new(status)));
+        FlightRecordBatchStream::new_from_flight_data(data)
+            .try_collect()
+            .await
+            .map_err(|e| exec_datafusion_err!("cannot fetch the rows of a job: {e}"))
+    }
+}
+
+fn told(status: tonic::Status) -> DataFusionError {
+    exec_datafusion_err!("cannot fetch the rows of a job: {}", status.message())
+}
+
+async fn wait(mut statuses: mpsc::Receiver<JobStatus>) -> Result<Vec<PartitionLocation>> {
+    while let Some(status) = statuses.recv().await {
+        match status.status {
+            Some(job_status::Status::Successful(done)) => return Ok(done.partition_location),
+            Some(job_status::Status::Failed(failed)) => return user_err!("{}", open(&failed.error)),
+            _ => {}
+        }
+    }
+    user_err!("the job was cancelled")
+}
+
+/// The ticket by which the proxy fetches a partition from the executor that holds it.
+fn ticket(location: PartitionLocation) -> Result<Vec<u8>> {
+    let damaged = || exec_datafusion_err!("a finished job names a partition without its place");
+    let layout = location.layout();
+    let partition = location.partition_id.ok_or_else(damaged)?;
+    let executor = location.executor_meta.ok_or_else(damaged)?;
+    let action = Action::FetchPartition {
+        job_id: partition.job_id.into(),
+        stage_id: partition.stage_id as usize,
+        partition_id: partition.partition_id as usize,
+        host: executor.host,
+        port: executor.port as u16,
+        file_id: location.file_id,
+        layout,
+        file_kind: ShuffleFileKind::Data,
+        byte_ranges: vec![],
+    };
+    let action: protobuf::Action = action.try_into().map_err(|e| exec_datafusion_err!("{e}"))?;
+    Ok(action.encode_to_vec())
+}
+
+/// Cancels a job unless it was seen to end.
+struct CancelOnDrop {
+    ballista: Arc<Ballista>,
+    job: Option<JobId>,
+}
+
+impl CancelOnDrop {
+    fn disarm(mut self) {
+        self.job = None;
+    }
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        let Some(job) = self.job.take() else { return };
+        let ballista = Arc::clone(&self.ballista);
+        tokio::spawn(async move {
+            if let Err(error) = ballista.cancel_job(job.clone()).await {
+                tracing::warn!(target: "covey", %job, %error, "a job could not be cancelled");
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl Cluster for SchedulerCluster {
+    async fn run(
+        &self,
+        name: &str,
+        session: Arc<SessionContext>,
+        plan: Arc<dyn ExecutionPlan>,
+    ) -> Result<Vec<RecordBatch>> {
+        let output = self.submit(name, session, plan).await?;
+        let batches: Vec<Vec<RecordBatch>> = futures::stream::iter(output.tickets)
+            .map(|ticket| self.fetch(ticket))
+            .buffered(FETCHES_CONCURRENT)
+            .try_collect()
+            .await?;
+        Ok(batches.concat())
+    }
+
+    async fn require_executors(&self) -> Result<()> {
+        let began = Instant::now();
+        while !self.ballista.is_ready() {
+            if began.elapsed() > EXECUTOR_WAIT_MAX {
+                return user_err!(
+                    "no executor has registered with the scheduler at {0}; start one with: covey-executor --scheduler {0}",
+                    self.address
+                );
+            }
+            tokio::time::sleep(EXECUTOR_WAIT_PAUSE).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,408 @@
+//! Arrow Flight SQL: the one way in for statements, and two actions for executors.
+//!
+//! Ballista's own Flight SQL service plans every statement itself, knows none of ours, and refuses writes; so
+//! statements are handled here. What only describes the catalog is left to it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arrow_flight::encode::FlightDataEncoderBuilder;
+use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::sql::server::{FlightSqlService, PeekableFlightDataStream};
+use arrow_flight::sql::{
+    ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
+    Any, CommandGetCatalogs, CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables,
+    CommandGetXdbcTypeInfo, CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementQuery,
+    CommandStatementUpdate, ProstMessageExt, SqlInfo, TicketStatementQuery,
+};
+use arrow_flight::{
+    Action, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse, IpcMessage,
+    SchemaAsIpc, Ticket,
+};
+use ballista_core::flight_proxy_service::BallistaFlightProxyService;
+use ballista_flight_sql::BallistaFlightSqlService;
+use ballista_flight_sql::backend::{QueryBackend, QueryResult};
+use covey_engine::coordinator::{FETCH_ACTION, Progress, REPORT_ACTION};
+use covey_engine::failure::plain_text;
+use covey_jobs::{Covey, FitHub, Prepared};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::arrow::ipc::writer::IpcWriteOptions;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::SessionContext;
+use futures::{Stream, TryStreamExt};
+use prost::Message;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::cluster::SchedulerCluster;
+use crate::sessions::{Kept, fork};
+
+/// Bytes of one message in which a published object travels.
+const OBJECT_CHUNK_BYTES: usize = 4 << 20;
+
+/// First byte of a ticket: rows on an executor, or rows kept here.
+const ON_EXECUTOR: u8 = 0;
+const KEPT_HERE: u8 = 1;
+
+type DataStream = Pin<Box<dyn Stream<Item = Result<FlightData, Status>> + Send + 'static>>;
+type ActionStream = <CoveyFlightService as FlightService>::DoActionStream;
+
+/// A statement that a client prepared.
+type Statement = (String, Arc<SessionContext>, Arc<Prepared>);
+
+/// Rows that a client has not fetched yet.
+type Rows = (SchemaRef, Arc<Vec<RecordBatch>>);
+
+#[derive(Clone)]
+pub struct CoveyFlightService {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    covey: Covey,
+    cluster: SchedulerCluster,
+    proxy: BallistaFlightProxyService,
+    hub: Arc<FitHub>,
+    shared: Arc<SessionContext>,
+    sessions: Kept<Arc<SessionContext>>,
+    prepared: Kept<Statement>,
+    results: Kept<Rows>,
+    catalog: BallistaFlightSqlService<CatalogBackend>,
+}
+
+impl CoveyFlightService {
+    pub fn new(
+        covey: Covey,
+        cluster: SchedulerCluster,
+        proxy: BallistaFlightProxyService,
+        hub: Arc<FitHub>,
+        shared: Arc<SessionContext>,
+    ) -> Self {
+        let backend = Arc::new(CatalogBackend { session: Arc::clone(&shared) });
+        let catalog = BallistaFlightSqlService::new(backend, proxy.clone());
+        let inner = Inner {
+            covey,
+            cluster,
+            proxy,
+            hub,
+            shared,
+            sessions: Kept::default(),
+            prepared: Kept::default(),
+            results: Kept::default(),
+            catalog,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The session of a request; clients that shook no hands share one.
+    fn session(&self, metadata: &MetadataMap) -> Result<Arc<SessionContext>, Status> {
+        let Some(token) = metadata.get("authorization").and_then(|value| value.to_str().ok()) else {
+            return Ok(Arc::clone(&self.inner.shared));
+        };
+        let token = token.strip_prefix("Bearer ").or_else(|| token.strip_prefix("bearer ")).unwrap_or(token);
+        self.inner
+            .sessions
+            .get(token)
+            .ok_or_else(|| Status::unauthenticated("the session is unknown or was idle too long: connect again"))
+    }
+
+    /// Runs a statement and says where its rows are.
+    async fn execute(
+        &self,
+        sql: &str,
+        session: Arc<SessionContext>,
+        prepared: &Prepared,
+    ) -> Result<(SchemaRef, Vec<FlightEndpoint>), Status> {
+        let covey = &self.inner.covey;
+        match prepared {
+            Prepared::Local(plan) => {
+                let (schema, batches) = covey.run_local(&session, plan.clone()).await.map_err(status)?;
+                Ok(self.keep(schema, batches))
+            }
+            Prepared::Ours { statement, query } => {
+                let job = Arc::new(covey.start(sql));
+                let result = covey.run(&session, statement, query.as_ref(), &job).await;
+                let batch = job.finish(result).map_err(status)?;
+                Ok(self.keep(batch.schema(), vec![batch]))
+            }
+            Prepared::Distributed(plan) => {
+                let job = covey.start(sql);
+                job.stage("query");
+                let running = async {
+                    covey.require_executors().await?;
+                    self.inner.cluster.query(sql, session, plan.clone()).await
+                };
+                let output = job.finish(running.await).map_err(status)?;
+                let endpoints = output.tickets.iter().map(|ticket| endpoint(ON_EXECUTOR, ticket)).collect();
+                Ok((output.schema, endpoints))
+            }
+        }
+    }
+
+    fn keep(&self, schema: SchemaRef, batches: Vec<RecordBatch>) -> (SchemaRef, Vec<FlightEndpoint>) {
+        let handle = self.inner.results.insert((Arc::clone(&schema), Arc::new(batches)));
+        (schema, vec![endpoint(KEPT_HERE, handle.as_bytes())])
+    }
+
+    async fn prepare(&self, session: &SessionContext, sql: &str) -> Result<Prepared, Status> {
+        self.inner.covey.prepare(session, sql).await.map_err(status)
+    }
+
+    fn statement(&self, handle: &[u8]) -> Result<Statement, Status> {
+        let handle = std::str::from_utf8(handle).map_err(|_| unknown_statement())?;
+        self.inner.prepared.get(handle).ok_or_else(unknown_statement)
+    }
+}
+
+fn unknown_statement() -> Status {
+    Status::not_found("the prepared statement is unknown or was idle too long: prepare it again")
+}
+
+/// An endpoint without an address: rows are fetched from the scheduler, which knows where they are.
+fn endpoint(place: u8, handle: &[u8]) -> FlightEndpoint {
+    let statement_handle = [&[place], handle].concat().into();
+    let ticket = TicketStatementQuery { statement_handle };
+    FlightEndpoint::new().with_ticket(Ticket { ticket: ticket.as_any().encode_to_vec().into() })
+}
+
+fn flight_info(
+    schema: &Schema,
+    endpoints: Vec<FlightEndpoint>,
+    descriptor: FlightDescriptor,
+) -> Result<Response<FlightInfo>, Status> {
+    let info = FlightInfo::new()
+        .try_with_schema(schema)
+        .map_err(|e| Status::internal(format!("the schema of the result cannot be sent: {e}")))?;
+    Ok(Response::new(info.with_descriptor(descriptor).with_endpoints(endpoints)))
+}
+
+fn schema_bytes(schema: &Schema) -> Result<bytes::Bytes, Status> {
+    let message: IpcMessage = SchemaAsIpc::new(schema, &IpcWriteOptions::default())
+        .try_into()
+        .map_err(|e| Status::internal(format!("a schema cannot be sent: {e}")))?;
+    Ok(message.0)
+}
+
+/// The error as a client should read it.
+fn status(error: DataFusionError) -> Status {
+    Status::invalid_argument(plain_text(&error))
+}
+
+fn rows(schema: SchemaRef, batches: Vec<RecordBatch>) -> Response<DataStream> {
+    let data = FlightDataEncoderBuilder::new()
+        .with_schema(schema)
+        .build(futures::stream::iter(batches.into_iter().map(Ok)))
+        .map_err(|e| Status::internal(format!("the result cannot be sent: {e}")));
+    Response::new(Box::pin(data))
+}
+
+/// A request as the catalog service takes it: it knows none of our sessions.
+fn anonymous<T>(mut request: Request<T>) -> Request<T> {
+    request.metadata_mut().remove("authorization");
+    request
+}
+
+/// Hands the catalog requests to Ballista's service. Written as `async_trait` would, which sees no macros.
+macro_rules! catalog {
+    ($($info:ident, $get:ident, $command:ty;)*) => { $(
+        fn $info<'a, 'b>(
+            &'a self,
+            query: $command,
+            request: Request<FlightDescriptor>,
+        ) -> Pin<Box<dyn Future<Output = Result<Response<FlightInfo>, Status>> + Send + 'b>>
+        where
+            'a: 'b,
+            Self: 'b,
+        {
+            Box::pin(async move { self.inner.catalog.$info(query, anonymous(request)).await })
+        }
+
+        fn $get<'a, 'b>(
+            &'a self,
+            query: $command,
+            request: Request<Ticket>,
+        ) -> Pin<Box<dyn Future<Output = Result<Response<DataStream>, Status>> + Send + 'b>>
+        where
+            'a: 'b,
+            Self: 'b,
+        {
+            Box::pin(async move { self.inner.catalog.$get(query, anonymous(request)).await })
+        }
+    )* };
+}
+
+#[tonic::async_trait]
+impl FlightSqlService for CoveyFlightService {
+    type FlightService = Self;
+
+    async fn do_handshake(
+        &self,
+        _request: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Pin<Box<dyn Stream<Item = Result<HandshakeResponse, Status>> + Send>>>, Status> {
+        let token = self.inner.sessions.insert(fork(&self.inner.shared));
+        let answer = HandshakeResponse { protocol_version: 0, payload: token.clone().into() };
+        let mut response: Response<Pin<Box<dyn Stream<Item = _> + Send>>> =
+            Response::new(Box::pin(futures::stream::iter([Ok(answer)])));
+        let value = format!("Bearer {token}").parse().map_err(|_| Status::internal("a token is no header"))?;
+        response.metadata_mut().insert("authorization", value);
+        Ok(response)
+    }
+
+    /// Ballista's own clients fetch results by its own tickets.
+    async fn do_get_fallback(
+        &self,
+        request: Request<Ticket>,
+        _message: Any,
+    ) -> Result<Response<<Self as FlightService>::DoGetStream>, Status> {
+        self.inner.proxy.do_get(request).await
+    }
+
+    async fn get_flight_info_statement(
+        &self,
+        query: CommandStatementQuery,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        let session = self.session(request.metadata())?;
+        let prepared = self.prepare(&session, &query.query).await?;
+        let (schema, endpoints) = self.execute(&query.query, session, &prepared).await?;
+        flight_info(&schema, endpoints, request.into_inner())
+    }
+
+    async fn get_flight_info_prepared_statement(
+        &self,
+        query: CommandPreparedStatementQuery,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        let (sql, session, prepared) = self.statement(&query.prepared_statement_handle)?;
+        let (schema, endpoints) = self.execute(&sql, session, &prepared).await?;
+        flight_info(&schema, endpoints, request.into_inner())
+    }
+
+    async fn do_get_statement(
+        &self,
+        ticket: TicketStatementQuery,
+        _request: Request<Ticket>,
+    ) -> Result<Response<<Self as FlightService>::DoGetStream>, Status> {
+        match ticket.statement_handle.split_first() {
+            Some((&ON_EXECUTOR, action)) => {
+                self.inner.proxy.do_get(Request::new(Ticket { ticket: action.to_vec().into() })).await
+            }
+            Some((&KEPT_HERE, handle)) => {
+                let kept = std::str::from_utf8(handle).ok().and_then(|handle| self.inner.results.take(handle));
+                let (schema, batches) = kept.ok_or_else(|| Status::not_found("these rows were fetched already"))?;
+                Ok(rows(schema, Arc::unwrap_or_clone(batches)))
+            }
+            _ => Err(Status::invalid_argument("the ticket is none of this scheduler's")),
+        }
+    }
+
+    async fn do_put_statement_update(
+        &self,
+        command: CommandStatementUpdate,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        let session = self.session(request.metadata())?;
+        let prepared = self.prepare(&session, &command.query).await?;
+        self.execute(&command.query, session, &prepared).await?;
+        Ok(0)
+    }
+
+    async fn do_put_prepared_statement_update(
+        &self,
+        command: CommandPreparedStatementUpdate,
+        _request: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        let (sql, session, prepared) = self.statement(&command.prepared_statement_handle)?;
+        self.execute(&sql, session, &prepared).await?;
+        Ok(0)
+    }
+
+    async fn do_action_create_prepared_statement(
+        &self,
+        query: ActionCreatePreparedStatementRequest,
+        request: Request<Action>,
+    ) -> Result<ActionCreatePreparedStatementResult, Status> {
+        let session = self.session(request.metadata())?;
+        let prepared = self.prepare(&session, &query.query).await?;
+        let dataset_schema = schema_bytes(&prepared.schema())?;
+        let handle = self.inner.prepared.insert((query.query, session, Arc::new(prepared)));
+        Ok(ActionCreatePreparedStatementResult {
+            prepared_statement_handle: handle.into_bytes().into(),
+            dataset_schema,
+            parameter_schema: schema_bytes(&Schema::empty())?,
+        })
+    }
+
+    async fn do_action_close_prepared_statement(
+        &self,
+        query: ActionClosePreparedStatementRequest,
+        _request: Request<Action>,
+    ) -> Result<(), Status> {
+        if let Ok(handle) = std::str::from_utf8(&query.prepared_statement_handle) {
+            self.inner.prepared.take(handle);
+        }
+        Ok(())
+    }
+
+    /// What executors ask and tell while they work on a fit.
+    async fn do_action_fallback(&self, request: Request<Action>) -> Result<Response<ActionStream>, Status> {
+        let action = request.into_inner();
+        let damaged = |e: serde_json::Error| Status::invalid_argument(format!("{}: {e}", action.r#type));
+        let answer = match action.r#type.as_str() {
+            FETCH_ACTION => {
+                let (fit, key): (String, String) = serde_json::from_slice(&action.body).map_err(damaged)?;
+                self.inner.hub.fetch(&fit, &key).map_err(status)?
+            }
+            REPORT_ACTION => {
+                let (fit, progress): (String, Progress) = serde_json::from_slice(&action.body).map_err(damaged)?;
+                self.inner.hub.report(&fit, &progress).map_err(status)?;
+                bytes::Bytes::new()
+            }
+            other => return Err(Status::unimplemented(format!("there is no action {other:?}"))),
+        };
+        let chunks: Vec<_> = (0..answer.len())
+            .step_by(OBJECT_CHUNK_BYTES)
+            .map(|start| answer.slice(start..(start + OBJECT_CHUNK_BYTES).min(answer.len())))
+            .map(|body| Ok(arrow_flight::Result { body }))
+            .collect();
+        Ok(Response::new(Box::pin(futures::stream::iter(chunks))))
+    }
+
+    catalog! {
+        get_flight_info_catalogs, do_get_catalogs, CommandGetCatalogs;
+        get_flight_info_schemas, do_get_schemas, CommandGetDbSchemas;
+        get_flight_info_tables, do_get_tables, CommandGetTables;
+        get_flight_info_table_types, do_get_table_types, CommandGetTableTypes;
+        get_flight_info_sql_info, do_get_sql_info, CommandGetSqlInfo;
+        get_flight_info_xdbc_type_info, do_get_xdbc_type_info, CommandGetXdbcTypeInfo;
+    }
+
+    async fn register_sql_info(&self, _id: i32, _result: &SqlInfo) {}
+}
+
+/// The shared session, for questions about the catalog; it runs nothing.
+struct CatalogBackend {
+    session: Arc<SessionContext>,
+}
+
+#[async_trait::async_trait]
+impl QueryBackend for CatalogBackend {
+    async fn session(&self, _session_id: &str) -> ballista_core::error::Result<Arc<SessionContext>> {
+        Ok(Arc::clone(&self.session))
+    }
+
+    async fn close_session(&self, _session_id: &str) -> ballista_core::error::Result<()> {
+        Ok(())
+    }
+
+    async fn execute(
+        &self,
+        _job_name: &str,
+        _ctx: Arc<SessionContext>,
+        _plan: LogicalPlan,
+    ) -> ballista_core::error::Result<QueryResult> {
+        Err(ballista_core::error::BallistaError::NotImplemented("the catalog runs no queries".into()))
+    }
+}

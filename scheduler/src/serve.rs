@@ -1,0 +1,167 @@
+//! The life of a scheduler: bind, serve, end when told.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_flight::flight_service_server::FlightServiceServer;
+use ballista_core::ConfigProducer;
+use ballista_core::config::TaskSchedulingPolicy;
+use ballista_core::flight_proxy_service::BallistaFlightProxyService;
+use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer;
+use ballista_scheduler::cluster::BallistaCluster;
+use ballista_scheduler::config::{SchedulerConfig as BallistaConfig, TaskDistributionPolicy};
+use ballista_scheduler::scheduler_process::create_scheduler;
+use covey_engine::codec::CoveyPhysicalCodec;
+use covey_engine::models::cache::ModelCache;
+use covey_engine::session::{runtime_env, session_config, session_state};
+use covey_engine::storage::{Directory, ObjectStores, directory_url};
+use covey_jobs::{Covey, FitHub};
+use datafusion::common::exec_datafusion_err;
+use datafusion::error::Result;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use crate::cluster::SchedulerCluster;
+use crate::config::SchedulerConfig;
+use crate::flight::CoveyFlightService;
+
+/// The largest gRPC message between scheduler, executors and clients.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// An executor that was not heard of for so long is lost: three heartbeats.
+const EXECUTOR_SILENT_SECONDS_MAX: u64 = 16;
+const EXECUTOR_CHECK_SECONDS: u64 = 2;
+
+/// How long requests under way may take to end when the scheduler is told to. Executors and clients keep their
+/// connections open, so waiting for those would take forever.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);
+
+/// A scheduler that has its port and does not serve yet.
+pub struct Bound {
+    config: SchedulerConfig,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// Takes the port. With port 0 the address tells which.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub async fn bind(config: SchedulerConfig) -> Result<Bound> {
+    let wanted = (config.bind_host.as_str(), config.port);
+    let listener = TcpListener::bind(wanted)
+        .await
+        .map_err(|e| exec_datafusion_err!("cannot listen on {}:{}: {e}", config.bind_host, config.port))?;
+    let address = listener.local_addr()?;
+    Ok(Bound { config, listener, address })
+}
+
+impl Bound {
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` is ready.
+    ///
+    /// # Errors
+    /// When the warehouse cannot be opened or the port fails.
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
+        let stores = Arc::new(ObjectStores::new(self.config.storage.clone()));
+        let warehouse = open_warehouse(&self.config.warehouse, &stores).await?;
+        let cache = Arc::new(ModelCache::new(stores.clone()));
+        let codec = Arc::new(CoveyPhysicalCodec::new(Arc::clone(&cache)));
+        let session = session_config(Arc::clone(&codec)).with_target_partitions(self.config.partitions);
+        let runtime = runtime_env(stores)?;
+        let shared = Arc::new(SessionContext::new_with_state(session_state(session.clone(), runtime.clone())));
+
+        let ballista = self.ballista_config(session, runtime, codec);
+        let cluster = BallistaCluster::new_from_config(&ballista).await.map_err(ballista_error)?;
+        let scheduler = Arc::new(create_scheduler(cluster, Arc::new(ballista)).await.map_err(ballista_error)?);
+        let proxy = BallistaFlightProxyService::new(MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX, false, None);
+        let address = format!("http://{}", self.address);
+        let jobs_cluster = SchedulerCluster::new(Arc::clone(&scheduler), proxy.clone(), address.clone());
+
+        let hub = Arc::new(FitHub::default());
+        let fit_cluster = Arc::new(jobs_cluster.clone());
+        let covey = Covey::try_new(fit_cluster, warehouse, cache, Arc::clone(&hub))?;
+        covey.register(&shared);
+        let flight = CoveyFlightService::new(covey, jobs_cluster, proxy, hub, shared);
+
+        tracing::info!(target: "covey", %address, warehouse = self.config.warehouse, "scheduler ready");
+        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        let (told, stopping) = oneshot::channel();
+        let shutdown = async {
+            shutdown.await;
+            let _ = told.send(());
+        };
+        let served = Server::builder()
+            .add_service(
+                SchedulerGrpcServer::new(scheduler.as_ref().clone())
+                    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                    .max_encoding_message_size(MESSAGE_BYTES_MAX),
+            )
+            .add_service(
+                FlightServiceServer::new(flight)
+                    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                    .max_encoding_message_size(MESSAGE_BYTES_MAX),
+            )
+            .serve_with_incoming_shutdown(incoming, shutdown);
+        let patience = async {
+            // An error means that the server has ended by itself.
+            let _ = stopping.await;
+            tokio::time::sleep(GOODBYE_MAX).await;
+        };
+        tokio::select! {
+            result = served => result.map_err(|e| exec_datafusion_err!("the scheduler's port failed: {e}")),
+            () = patience => Ok(()),
+        }
+    }
+
+    fn ballista_config(
+        &self,
+        session: SessionConfig,
+        runtime: Arc<datafusion::execution::runtime_env::RuntimeEnv>,
+        codec: Arc<CoveyPhysicalCodec>,
+    ) -> BallistaConfig {
+        let config_producer: ConfigProducer = Arc::new(move || session.clone());
+        BallistaConfig {
+            bind_host: self.config.bind_host.clone(),
+            external_host: self.config.external_host.clone().unwrap_or_else(|| self.config.bind_host.clone()),
+            bind_port: self.address.port(),
+            scheduling_policy: TaskSchedulingPolicy::PushStaged,
+            task_distribution: TaskDistributionPolicy::RoundRobin,
+            executor_timeout_seconds: EXECUTOR_SILENT_SECONDS_MAX,
+            no_executors_grace_period_seconds: EXECUTOR_SILENT_SECONDS_MAX,
+            expire_dead_executor_interval_seconds: EXECUTOR_CHECK_SECONDS,
+            grpc_server_max_decoding_message_size: MESSAGE_BYTES_MAX as u32,
+            grpc_server_max_encoding_message_size: MESSAGE_BYTES_MAX as u32,
+            grpc_client_max_message_size: MESSAGE_BYTES_MAX as u32,
+            override_config_producer: Some(config_producer),
+            override_session_builder: Some(Arc::new(move |config| Ok(session_state(config, Arc::clone(&runtime))))),
+            override_physical_codec: Some(codec),
+            ..BallistaConfig::default()
+        }
+    }
+}
+
+/// A warehouse in a local directory is made when it is not there.
+async fn open_warehouse(location: &str, stores: &Arc<ObjectStores>) -> Result<Directory> {
+    let url = directory_url(location)?;
+    if url.scheme() == "file"
+        && let Ok(path) = url.to_file_path()
+    {
+        tokio::fs::create_dir_all(&path)
+            .await
+            .map_err(|e| exec_datafusion_err!("cannot make the warehouse {}: {e}", path.display()))?;
+    }
+    Directory::open(stores.as_ref(), &url)
+}
+
+fn ballista_error(error: ballista_core::error::BallistaError) -> datafusion::error::DataFusionError {
+    exec_datafusion_err!("cannot start the scheduler: {error}")
+}

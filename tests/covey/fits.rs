@@ -1,0 +1,103 @@
+//! Fits: distributed for real, and the same bits however they run.
+
+use covey_tests::{cell, cells};
+
+use crate::{create_model, sandbox_with_sample};
+
+/// Goal: every executor works in every iteration, and the rows of each iteration add up to exactly n. Method: three
+/// executors, at least six blocks, one task a block; the model's own record of who assigned how many rows.
+#[tokio::test]
+async fn every_executor_works_in_every_iteration() {
+    let sandbox = sandbox_with_sample(3, 2).await;
+    sandbox.sql(&create_model("m", ", strategy 'distributed', tol 0")).await;
+    let n: u64 = cell(
+        &sandbox
+            .sql(
+                "SELECT count(DISTINCT normalize_command(process_command)) FROM processes WHERE month = 7 AND day <= 5",
+            )
+            .await,
+    )
+    .parse()
+    .unwrap();
+    let rows = cells(&sandbox.sql("SELECT rows, executors, rows_by_executor FROM model_iterations('m')").await);
+    assert!(rows.len() > 2, "{rows:?}");
+    for row in rows {
+        assert_eq!(row[0], n.to_string());
+        assert_eq!(row[1], "3", "{row:?}");
+        let parts: Vec<u64> = row[2].split(' ').map(|part| part.rsplit('=').next().unwrap().parse().unwrap()).collect();
+        assert_eq!(parts.iter().sum::<u64>(), n, "{row:?}");
+    }
+}
+
+/// Goal: the same bits by both strategies, on one and on three executors, with few and with many partitions.
+/// Method: the model's digest covers centres, sizes, vocabulary and options; beside it every label.
+#[tokio::test]
+async fn strategies_and_clusters_give_the_same_bits() {
+    const LABELS: &str = "SELECT process_command, predict('m', normalize_command(process_command)) FROM processes \
+                          WHERE month = 7 AND day = 3 GROUP BY 1, 2 ORDER BY 1";
+    let mut found = vec![];
+    for (executors, vcores, strategy) in
+        [(1, 2, "local"), (1, 2, "distributed"), (3, 1, "distributed"), (3, 2, "local")]
+    {
+        let sandbox = sandbox_with_sample(executors, vcores).await;
+        for n_init in ["", ", n_init 2, init 'random'"] {
+            let options = format!(", strategy '{strategy}'{n_init}");
+            let statement = create_model("m", &options).replacen("CREATE", "CREATE OR REPLACE", 1);
+            let made = cells(&sandbox.sql(&statement).await);
+            let digest = made[0].last().unwrap().clone();
+            found.push((n_init, digest, cells(&sandbox.sql(LABELS).await)));
+        }
+    }
+    for (i, (n_init, digest, labels)) in found.iter().enumerate() {
+        let first = &found[i % 2];
+        assert_eq!((n_init, digest), (&first.0, &first.1));
+        assert_eq!(labels, &first.2);
+        assert!(labels.len() > 500);
+    }
+}
+
+/// Goal: numbers and lists are clustered too, weights count as so many rows, and NULL rows are left out and counted.
+#[tokio::test]
+async fn numbers_lists_and_weights() {
+    let sandbox = sandbox_with_sample(1, 2).await;
+    let rows = "(VALUES (0.0, 0.0, 1), (0.0, 1.0, 3), (10.0, 10.0, 2), (10.0, 11.0, 1), (NULL, 1.0, 1)) AS t(x, y, w)";
+    let query = format!("SELECT x, y, w AS weight FROM {rows}");
+    let made = cells(&sandbox.sql(&format!("CREATE MODEL n USING KMEANS OPTIONS (n_clusters 2) AS {query}")).await);
+    assert_eq!(made[0][5..8], ["4", "4", "1"], "rows, distinct rows, skipped rows");
+    let clusters = cells(&sandbox.sql("SELECT size, inertia FROM model_clusters('n') ORDER BY size").await);
+    let number = |text: &str| text.parse::<f64>().unwrap();
+    assert_eq!((number(&clusters[0][0]), number(&clusters[1][0])), (3.0, 4.0));
+    assert!((number(&clusters[0][1]) - 2.0 / 3.0).abs() < 1e-12, "{clusters:?}");
+    assert!((number(&clusters[1][1]) - 0.75).abs() < 1e-12, "{clusters:?}");
+    let near = "predict('n', 9.0, 9.0) = predict('n', 10, 11) AND predict('n', 0, 0) <> predict('n', 9, 9)";
+    assert_eq!(cell(&sandbox.sql(&format!("SELECT {near}")).await), "true");
+
+    let lists = format!("SELECT make_array(x, y) AS v FROM {rows} WHERE x IS NOT NULL");
+    sandbox.sql(&format!("CREATE MODEL l USING KMEANS OPTIONS (n_clusters 2) AS {lists}")).await;
+    assert_eq!(cell(&sandbox.sql("SELECT cluster_distance('l', make_array(0.0, 0.5))").await), "0.0");
+}
+
+/// Goal: a fit can be cancelled from the client, and nothing runs on. Method: a fit too long to end by itself is
+/// dropped by its client once it iterates; the board must say so, and the executors take new work.
+#[tokio::test]
+async fn a_dropped_statement_is_cancelled() {
+    let sandbox = sandbox_with_sample(2, 1).await;
+    for strategy in ["local", "distributed"] {
+        let client = sandbox.client().await;
+        let long = create_model("m", &format!(", tol 0, n_init 1000, strategy '{strategy}'"));
+        let fit = tokio::spawn(async move { client.execute(&long).await });
+        let iterating = "SELECT count(*) > 0 FROM covey_jobs() WHERE state = 'running' AND iteration >= 1";
+        while cell(&sandbox.sql(iterating).await) != "true" {
+            assert!(!fit.is_finished(), "{:?}", fit.await);
+        }
+        fit.abort();
+        let running = "SELECT count(*) FROM covey_jobs() WHERE state = 'running'";
+        while cell(&sandbox.sql(running).await) != "0" {}
+        let last = "SELECT state FROM covey_jobs() ORDER BY started_at DESC LIMIT 1";
+        assert_eq!(cell(&sandbox.sql(last).await), "cancelled");
+        assert_eq!(cell(&sandbox.sql("SELECT count(*) > 0 FROM processes WHERE month = 7").await), "true");
+    }
+    assert!(sandbox.sql("SHOW MODELS").await.iter().all(|batch| batch.num_rows() == 0));
+    let fits = sandbox.path("warehouse/fits");
+    while std::fs::read_dir(&fits).unwrap().next().is_some() {}
+}

@@ -1,0 +1,125 @@
+//! The lake: both directory layouts, pruning, and SQL against local DataFusion.
+
+use std::fs;
+use std::path::Path;
+
+use covey_tests::{cell, cells, covey, project};
+use datafusion::prelude::{ParquetReadOptions, SessionContext};
+
+use crate::sandbox_with_sample;
+
+/// The directories of the sample, without their `name=`.
+fn plain_copy(to: &Path) {
+    let from = project().join("samples/processes");
+    for day in walk(&from, 3) {
+        let plain: Vec<String> = day
+            .strip_prefix(&from)
+            .unwrap()
+            .iter()
+            .map(|part| part.to_string_lossy().rsplit('=').next().unwrap().to_string())
+            .collect();
+        let target = to.join(plain.join("/"));
+        fs::create_dir_all(&target).unwrap();
+        fs::copy(day.join("part-00000.parquet"), target.join("part-00000.parquet")).unwrap();
+    }
+}
+
+fn walk(folder: &Path, depth: usize) -> Vec<std::path::PathBuf> {
+    if depth == 0 {
+        return vec![folder.to_path_buf()];
+    }
+    fs::read_dir(folder).unwrap().flat_map(|entry| walk(&entry.unwrap().path(), depth - 1)).collect()
+}
+
+/// Goal: a query for ten days in August reads only those ten directories, in both layouts, however it asks for
+/// them. Method: the files that the plan names.
+#[tokio::test]
+async fn only_the_days_asked_for_are_read() {
+    let sandbox = sandbox_with_sample(1, 2).await;
+    let plain = sandbox.path("plain");
+    plain_copy(&plain);
+    let table = "CREATE EXTERNAL TABLE plain STORED AS PARQUET PARTITIONED BY (year, month, day) LOCATION";
+    sandbox.sql(&format!("{table} '{}'", plain.display())).await;
+    let filters = [
+        "year = 2019 AND month = 8 AND day BETWEEN 11 AND 20",
+        "year * 10000 + month * 100 + day BETWEEN 20190811 AND 20190820",
+        "month IN (8, 9) AND day > 10 AND day <= 20",
+    ];
+    for table in ["processes", "plain"] {
+        for filter in filters {
+            let plan = cells(&sandbox.sql(&format!("EXPLAIN SELECT system_id FROM {table} WHERE {filter}")).await);
+            let plan = &plan.iter().find(|row| row[0] == "physical_plan").unwrap()[1];
+            let mut days: Vec<&str> = plan
+                .split(['[', ']', ',', ' '])
+                .filter_map(|file| file.trim_end_matches(|c: char| c != 't').strip_suffix("/part-00000.parquet"))
+                .filter_map(|directory| directory.rsplit('/').next()?.rsplit('=').next())
+                .collect();
+            days.sort_unstable();
+            days.dedup();
+            assert_eq!(days, ["11", "12", "13", "14", "15", "16", "17", "18", "19", "20"], "{table}: {filter}\n{plan}");
+            assert!(!plan.contains("month=07") && !plan.contains("/07/"), "{plan}");
+        }
+        let types = format!("SELECT arrow_typeof(year), arrow_typeof(day) FROM {table} LIMIT 1");
+        assert_eq!(cells(&sandbox.sql(&types).await), [["Int32", "Int32"]]);
+        let beyond = format!("SELECT count(*) FROM {table} WHERE month = 11");
+        assert_eq!(cell(&sandbox.sql(&beyond).await), "0");
+    }
+    let same = "SELECT (SELECT count(*) FROM processes) = (SELECT count(*) FROM plain)";
+    assert_eq!(cell(&sandbox.sql(same).await), "true");
+}
+
+/// Goal: SQL on the cluster gives what local DataFusion gives, row for row.
+#[tokio::test]
+async fn queries_equal_local_datafusion() {
+    let sandbox = sandbox_with_sample(3, 1).await;
+    let local = SessionContext::new();
+    let lake = project().join("samples/processes").to_string_lossy().into_owned();
+    let options = ParquetReadOptions::default().table_partition_cols(vec![
+        ("year".into(), datafusion::arrow::datatypes::DataType::Int32),
+        ("month".into(), datafusion::arrow::datatypes::DataType::Int32),
+        ("day".into(), datafusion::arrow::datatypes::DataType::Int32),
+    ]);
+    local.register_parquet("processes", lake, options).await.unwrap();
+    let queries = [
+        "SELECT count(*), count(DISTINCT system_id), min(process_command), max(process_command) FROM processes",
+        "SELECT month, day, count(*) FROM processes GROUP BY month, day ORDER BY month, day",
+        "SELECT process_command, count(*) AS n FROM processes WHERE process_command LIKE '%nginx%' GROUP BY 1 ORDER BY n DESC, 1 LIMIT 20",
+        "SELECT a.system_id, count(*) FROM processes a JOIN (SELECT DISTINCT system_id FROM processes WHERE day = 1) b \
+         ON a.system_id = b.system_id WHERE a.month = 8 AND a.day < 4 GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10",
+        "SELECT day, row_number() OVER (ORDER BY n DESC, day) FROM \
+         (SELECT day, count(*) AS n FROM processes WHERE month = 8 GROUP BY day) ORDER BY 2",
+        "SELECT month, count(*) FROM processes WHERE regexp_like(process_command, '^.usr.*java') GROUP BY ROLLUP(month) ORDER BY 1",
+        "SELECT system_id FROM processes WHERE month = 7 UNION SELECT system_id FROM processes WHERE month = 8 ORDER BY 1",
+    ];
+    for query in queries {
+        let expected = local.sql(query).await.unwrap().collect().await.unwrap();
+        let (ours, theirs) = (cells(&sandbox.sql(query).await), cells(&expected));
+        assert_eq!(ours, theirs, "{query}");
+        assert!(!ours.is_empty(), "{query}");
+    }
+}
+
+/// Goal: real processes of this host become a lake that can be queried. Method: two uploads of one day.
+#[test]
+fn collected_processes_are_a_lake() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = folder.path().join("lake").to_string_lossy().into_owned();
+    for _ in 0..2 {
+        let output = covey(&["collect", "--to", &lake]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("processes to file://"));
+    }
+    let warehouse = folder.path().join("w").to_string_lossy().into_owned();
+    let sql = format!(
+        "CREATE EXTERNAL TABLE p STORED AS PARQUET PARTITIONED BY (year, month, day) LOCATION '{lake}'; \
+         SELECT count(DISTINCT attachment_id) AS uploads, count(DISTINCT system_id) AS systems, \
+                count(*) FILTER (WHERE process_command LIKE '%covey collect%') AS me FROM p WHERE year >= 2024"
+    );
+    let output = covey(&["sql", &sql, "--format", "csv", "--warehouse", &warehouse]);
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && out.trim() == "uploads,systems,me\n2,1,2",
+        "{out}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

@@ -1,0 +1,45 @@
+"""Runs SELECT, CREATE MODEL and predict through ADBC's Flight SQL driver; prints ok.
+
+    adbc_client.py URL CREATE_MODEL_STATEMENT
+"""
+
+import sys
+
+import adbc_driver_flightsql.dbapi as flightsql
+
+url, create_model = sys.argv[1:]
+with flightsql.connect(url.replace("http://", "grpc://"), autocommit=True) as connection:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) AS n, min(day) AS first FROM processes WHERE month = 7")
+        (n, first), = cursor.fetchall()
+        assert n > 0 and first == 1, (n, first)
+
+        cursor.execute(create_model)
+        made = cursor.fetch_arrow_table().to_pylist()
+        assert made[0]["model"] == "adbc" and made[0]["clusters"] == 12, made
+
+        cursor.execute("SELECT predict('adbc', normalize_command(process_command)) AS c, count(*) AS n "
+                       "FROM processes WHERE month = 7 AND day <= 5 GROUP BY 1 ORDER BY 1")
+        counted = cursor.fetchall()
+        cursor.execute("SELECT cluster, CAST(size AS BIGINT) FROM model_clusters('adbc') ORDER BY 1")
+        assert counted == cursor.fetchall(), counted
+
+        cursor.execute("ALTER MODEL adbc SET LABEL 'it''s sshd' FOR CLUSTER 3")
+        cursor.execute("SELECT label FROM model_clusters('adbc') WHERE cluster = 3")
+        assert cursor.fetchone() == ("it's sshd",)
+
+        cursor.execute("SELECT state FROM covey_jobs() WHERE statement LIKE 'CREATE MODEL adbc%'")
+        assert cursor.fetchall() == [("finished",)]
+
+        try:
+            cursor.execute("SELECT no_such_column FROM processes")
+        except Exception as error:
+            assert "no_such_column" in str(error), error
+        else:
+            raise AssertionError("a wrong statement worked")
+
+        cursor.execute("DROP MODEL adbc")
+        cursor.execute("SHOW MODELS")
+        assert cursor.fetchall() == []
+    assert "processes" in str(connection.adbc_get_objects(depth="tables").read_all().to_pylist())
+print("ok")

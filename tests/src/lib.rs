@@ -1,0 +1,5 @@
+//! The sandbox: a cluster of real processes, as the README starts it, for the tests of `covey/`.
+
+mod sandbox;
+
+pub use sandbox::{Process, Sandbox, cell, cells, covey, project};

@@ -1,0 +1,211 @@
+//! Processes that are started, waited for by what they answer, and stopped by their pid.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use covey_cli::Client;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::util::display::array_value_to_string;
+
+/// How long a process may take to answer or to end. Not a measurement: only a hang is longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The folder of the project.
+pub fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the project has a folder")
+}
+
+/// A binary of the project, which `cargo build` has put beside the tests' folder.
+fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test runs from a file");
+    let folder = test.parent().and_then(Path::parent).expect("tests are below the target folder");
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is not built: run cargo build --workspace, or tests/run", path.display());
+    path
+}
+
+/// Runs the command `covey` to its end.
+pub fn covey(arguments: &[&str]) -> Output {
+    Command::new(binary("covey")).args(arguments).stdin(Stdio::null()).output().expect("covey starts")
+}
+
+/// A server process; killed when dropped, if it still runs.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    fn start(name: &str, arguments: &[&str], log: &Path) -> Self {
+        let log = std::fs::File::create(log).expect("a log can be made");
+        let child = Command::new(binary(name))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        Self { child }
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Asks the process to end, as a service manager does, and waits for it.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal(libc::SIGTERM);
+        let began = Instant::now();
+        loop {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE, "the process did not end on SIGTERM");
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Ends the process at once.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    #[allow(unsafe_code, reason = "the standard library sends SIGKILL only")]
+    fn signal(&self, signal: i32) {
+        // SAFETY: kill(2) takes two numbers; the pid is that of a child which was not waited for yet.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// One scheduler and its executors.
+#[derive(Debug)]
+pub struct Sandbox {
+    pub scheduler: Process,
+    pub executors: Vec<Process>,
+    pub url: String,
+    /// A folder for whatever the test needs; the warehouse is in it.
+    pub folder: tempfile::TempDir,
+}
+
+impl Sandbox {
+    /// Starts a scheduler and `executors` executors of `vcores` tasks each, and waits until all have registered.
+    pub async fn start(executors: usize, vcores: usize) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let port = free_port();
+        let url = format!("http://127.0.0.1:{port}");
+        let warehouse = folder.path().join("warehouse");
+        let scheduler = Process::start(
+            "covey-scheduler",
+            &["--port", &port.to_string(), "--warehouse", &warehouse.to_string_lossy()],
+            &folder.path().join("scheduler.log"),
+        );
+        let mut sandbox = Self { scheduler, executors: vec![], url, folder };
+        sandbox.client().await;
+        for _ in 0..executors {
+            sandbox.add_executor(vcores);
+        }
+        for i in 0..executors {
+            sandbox.wait_for_log(&format!("executor-{i}.log"), "executor registered").await;
+        }
+        sandbox
+    }
+
+    pub fn add_executor(&mut self, vcores: usize) {
+        let log = self.folder.path().join(format!("executor-{}.log", self.executors.len()));
+        let arguments = ["--scheduler", &self.url, "--vcores", &vcores.to_string()];
+        self.executors.push(Process::start("covey-executor", &arguments, &log));
+    }
+
+    async fn wait_for_log(&self, log: &str, text: &str) {
+        let began = Instant::now();
+        loop {
+            let content = self.log(log);
+            if content.contains(text) {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "{log} never said {text:?}:\n{content}");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    pub fn log(&self, log: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(log)).unwrap_or_default()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A session of its own.
+    pub async fn client(&self) -> Client {
+        let began = Instant::now();
+        loop {
+            match Client::connect(&self.url).await {
+                Ok(client) => return client,
+                Err(e) => assert!(began.elapsed() < PATIENCE, "{e}\n{}", self.log("scheduler.log")),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Runs a statement that must work.
+    pub async fn sql(&self, sql: &str) -> Vec<RecordBatch> {
+        match self.client().await.execute(sql).await {
+            Ok(answer) => answer.batches,
+            Err(e) => panic!("{sql}\n{e}\n{}", self.log("scheduler.log")),
+        }
+    }
+
+    /// Runs a statement that must fail, and gives the message.
+    pub async fn error(&self, sql: &str) -> String {
+        match self.client().await.execute(sql).await {
+            Ok(answer) => panic!("{sql} worked: {:?}", cells(&answer.batches)),
+            Err(message) => message,
+        }
+    }
+
+    /// Every process is still there.
+    pub fn assert_alive(&mut self) {
+        assert!(self.scheduler.is_running(), "the scheduler died:\n{}", self.log("scheduler.log"));
+        for (i, executor) in self.executors.iter_mut().enumerate() {
+            assert!(executor.is_running(), "executor {i} died");
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// All values as text, row by row.
+pub fn cells(batches: &[RecordBatch]) -> Vec<Vec<String>> {
+    let cell = |batch: &RecordBatch, row: usize, column: usize| {
+        array_value_to_string(batch.column(column), row).expect("a value has a text")
+    };
+    batches
+        .iter()
+        .flat_map(|batch| {
+            (0..batch.num_rows()).map(|row| (0..batch.num_columns()).map(|column| cell(batch, row, column)).collect())
+        })
+        .collect()
+}
+
+/// The only value of a result.
+pub fn cell(batches: &[RecordBatch]) -> String {
+    let cells = cells(batches);
+    match cells.as_slice() {
+        [row] if row.len() == 1 => row[0].clone(),
+        other => panic!("one value was expected: {other:?}"),
+    }
+}

@@ -1,0 +1,220 @@
+//! The rows that are clustered: compressed sparse rows (CSR) with an integer weight each.
+//!
+//! Dense data is stored in the same form with its zeros left out; every formula in [`crate::kmeans`] is
+//! written for it, so text and numbers share one path.
+
+use twox_hash::XxHash3_128;
+
+use crate::{Result, input_err};
+
+/// Weights are stored in units of 2⁻²⁰, so fractional sample weights are quantised once and sums stay exact.
+pub const WEIGHT_ONE: u64 = 1 << 20;
+
+/// The largest total weight of a fit, in rows of weight one: 2⁶³ units. Checked when blocks are written.
+pub const TOTAL_WEIGHT_MAX: u64 = i64::MAX as u64 / WEIGHT_ONE;
+
+/// Features are indexed by `u32`; this bounds `max_features` and the width of a dense row.
+pub const FEATURES_MAX: usize = 1 << 24;
+
+/// A weight in units of [`WEIGHT_ONE`]⁻¹, rounded to the nearest unit.
+///
+/// # Errors
+/// When `weight` is negative, not finite, above [`TOTAL_WEIGHT_MAX`], or so small that it would round to zero.
+pub fn weight_units(weight: f64) -> Result<u64> {
+    if !(weight.is_finite() && weight >= 0.0) {
+        return input_err!("a weight must be a finite number not below 0, got {weight}");
+    }
+    if weight > TOTAL_WEIGHT_MAX as f64 {
+        return input_err!("a weight must not be above {TOTAL_WEIGHT_MAX}, got {weight}");
+    }
+    let units = (weight * WEIGHT_ONE as f64).round_ties_even() as u64;
+    if units == 0 && weight > 0.0 {
+        return input_err!("a weight must be 0 or at least {:e}, got {weight}", 1.0 / WEIGHT_ONE as f64);
+    }
+    Ok(units)
+}
+
+/// `n_rows` sparse vectors of `n_features` features. Indices ascend within a row; no explicit zeros.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SparseRows {
+    n_features: usize,
+    /// Row `i` is `offsets[i]..offsets[i + 1]` of `indices` and `values`; `n_rows + 1` entries.
+    offsets: Vec<usize>,
+    indices: Vec<u32>,
+    values: Vec<f64>,
+}
+
+/// One row: feature indices, ascending, and their values.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Row<'a> {
+    pub indices: &'a [u32],
+    pub values: &'a [f64],
+}
+
+impl<'a> Row<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = (usize, f64)> + 'a {
+        self.indices.iter().map(|&index| index as usize).zip(self.values.iter().copied())
+    }
+
+    /// ‖x‖², summed in ascending feature order.
+    pub fn squared_norm(&self) -> f64 {
+        self.values.iter().fold(0.0, |sum, x| sum + x * x)
+    }
+
+    /// XXH3-128 of the row's canonical bytes: each (index, value) pair, little-endian.
+    ///
+    /// Every choice that must not depend on the order of rows or on partitions is made by this number.
+    pub fn content_hash(&self) -> u128 {
+        let mut hasher = XxHash3_128::with_seed(0);
+        for (index, value) in self.indices.iter().zip(self.values) {
+            hasher.write(&index.to_le_bytes());
+            hasher.write(&value.to_bits().to_le_bytes());
+        }
+        hasher.finish_128()
+    }
+}
+
+impl SparseRows {
+    pub fn new(n_features: usize) -> Self {
+        Self { n_features, offsets: vec![0], indices: vec![], values: vec![] }
+    }
+
+    /// Takes over CSR parts as read from a file.
+    ///
+    /// # Errors
+    /// When offsets, indices and values do not describe rows with ascending indices below `n_features`
+    /// and finite values.
+    pub fn try_from_parts(n_features: usize, offsets: Vec<usize>, indices: Vec<u32>, values: Vec<f64>) -> Result<Self> {
+        if n_features > FEATURES_MAX {
+            return input_err!("{n_features} features are more than the limit of {FEATURES_MAX}");
+        }
+        let consistent = offsets.first() == Some(&0)
+            && offsets.last() == Some(&indices.len())
+            && offsets.windows(2).all(|pair| pair[0] <= pair[1])
+            && indices.len() == values.len();
+        if !consistent {
+            return input_err!("the offsets of a sparse block do not match its indices and values");
+        }
+        let rows = Self { n_features, offsets, indices, values };
+        for i in 0..rows.n_rows() {
+            let row = rows.row(i);
+            let ascending = row.indices.windows(2).all(|pair| pair[0] < pair[1]);
+            let in_range = row.indices.last().is_none_or(|&last| (last as usize) < n_features);
+            if !(ascending && in_range && row.values.iter().all(|x| x.is_finite())) {
+                return input_err!(
+                    "row {i} of a sparse block is damaged: indices must ascend below {n_features} and values be finite"
+                );
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Appends a row given by ascending `(index, value)` pairs; zeros (and so -0) are left out.
+    ///
+    /// # Errors
+    /// On NaN or infinity, with the position of the value.
+    pub fn push(&mut self, row: impl IntoIterator<Item = (u32, f64)>) -> Result<()> {
+        for (index, value) in row {
+            if !value.is_finite() {
+                let i = self.n_rows();
+                return input_err!("row {i}, feature {index}: {value} is not a finite number");
+            }
+            debug_assert!((index as usize) < self.n_features);
+            if value != 0.0 {
+                self.indices.push(index);
+                self.values.push(value);
+            }
+        }
+        self.offsets.push(self.indices.len());
+        Ok(())
+    }
+
+    pub fn n_rows(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    pub fn n_features(&self) -> usize {
+        self.n_features
+    }
+
+    pub fn row(&self, i: usize) -> Row<'_> {
+        let range = self.offsets[i]..self.offsets[i + 1];
+        Row { indices: &self.indices[range.clone()], values: &self.values[range] }
+    }
+
+    pub fn offsets(&self) -> &[usize] {
+        &self.offsets
+    }
+
+    pub fn indices(&self) -> &[u32] {
+        &self.indices
+    }
+
+    pub fn values(&self) -> &[f64] {
+        &self.values
+    }
+
+    /// Bytes held in memory.
+    pub fn memory_bytes(&self) -> usize {
+        size_of_val(&self.offsets[..]) + size_of_val(&self.indices[..]) + size_of_val(&self.values[..])
+    }
+}
+
+/// Sparse rows and the weight of each, in units of [`WEIGHT_ONE`]⁻¹.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Points {
+    pub rows: SparseRows,
+    pub weights: Vec<u64>,
+}
+
+impl Points {
+    pub fn new(n_features: usize) -> Self {
+        Self { rows: SparseRows::new(n_features), weights: vec![] }
+    }
+
+    pub fn len(&self) -> usize {
+        self.weights.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.weights.is_empty()
+    }
+
+    /// Adds the rows of `other`, which has the same features.
+    pub fn append(&mut self, other: &Self) {
+        assert_eq!(self.rows.n_features, other.rows.n_features);
+        let base = self.rows.indices.len();
+        self.rows.offsets.extend(other.rows.offsets[1..].iter().map(|offset| base + offset));
+        self.rows.indices.extend_from_slice(&other.rows.indices);
+        self.rows.values.extend_from_slice(&other.rows.values);
+        self.weights.extend_from_slice(&other.weights);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: bad values never enter a matrix. Method: push NaN and infinity, and parts that disagree.
+    #[test]
+    fn refuses_damaged_rows() {
+        let mut rows = SparseRows::new(3);
+        rows.push([(0, 1.0), (2, -0.0)]).unwrap();
+        assert_eq!(rows.row(0).indices, &[0], "-0 is 0 and zeros are not stored");
+        assert!(rows.push([(1, f64::NAN)]).unwrap_err().0.contains("row 1, feature 1"));
+        assert!(SparseRows::try_from_parts(3, vec![0, 2], vec![1, 1], vec![1.0, 1.0]).is_err());
+        assert!(SparseRows::try_from_parts(3, vec![0, 1], vec![3], vec![1.0]).is_err());
+        assert!(SparseRows::try_from_parts(3, vec![0, 2], vec![1], vec![1.0]).is_err());
+    }
+
+    /// Goal: weights are exact where they can be and refused where they cannot.
+    #[test]
+    fn quantises_weights() {
+        assert_eq!(weight_units(3.0).unwrap(), 3 * WEIGHT_ONE);
+        assert_eq!(weight_units(0.5).unwrap(), WEIGHT_ONE / 2);
+        assert_eq!(weight_units(0.0).unwrap(), 0);
+        for bad in [-1.0, f64::NAN, f64::INFINITY, 1e-9, 1e300] {
+            assert!(weight_units(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -5,7 +5,16 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    covey_cli::main().await
+fn main() -> ExitCode {
+    let runtime = match covey_engine::threads::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(covey_cli::main());
+    // A prompt that was told to end may still wait for a line.
+    runtime.shutdown_background();
+    code
 }

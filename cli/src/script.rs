@@ -1,5 +1,6 @@
 //! A file of SQL cut into statements, each with the line that it begins on.
 
+use covey_jobs::byte_offset;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, Tokenizer};
 
@@ -39,15 +40,8 @@ pub fn split(script: &str) -> Result<Vec<Statement>, String> {
 }
 
 fn statement(script: &str, start: Location, end: Option<Location>) -> Statement {
-    let end = end.map_or(script.len(), |end| offset(script, end));
-    Statement { line: start.line, sql: script[offset(script, start)..end].trim_end().to_string() }
-}
-
-/// The byte of a line and column, both counted from 1, columns in characters.
-fn offset(script: &str, at: Location) -> usize {
-    let line_start: usize = script.split_inclusive('\n').take(at.line as usize - 1).map(str::len).sum();
-    let column = at.column as usize - 1;
-    script[line_start..].char_indices().nth(column).map_or(script.len(), |(byte, _)| line_start + byte)
+    let end = end.map_or(script.len(), |end| byte_offset(script, end));
+    Statement { line: start.line, sql: script[byte_offset(script, start)..end].trim_end().to_string() }
 }
 
 /// Replaces `${NAME}` by the value of `NAME=VALUE` in `variables`, else by its environment variable.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! documents   text, rows, weight             what the query gave, equal texts collapsed
-//! block       indices, values, weight        the same rows as sparse vectors, in the same order
+//! block       indices, values, weight        the same rows as vectors, in the same order
 //! ```
 
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use covey_udfs::matrix::{Points, SparseRows};
+use covey_udfs::matrix::{Density, Points, Rows};
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, Float64Array, ListArray, RecordBatch, StringArray, UInt32Array, UInt64Array,
 };
@@ -74,6 +74,10 @@ impl Documents {
     }
 }
 
+/// What the metadata of a block tells.
+const N_FEATURES: &str = "n_features";
+const DENSE: &str = "dense";
+
 /// Writes points as one block.
 pub fn encode_points(points: &Points) -> Result<Bytes> {
     let rows = &points.rows;
@@ -94,7 +98,10 @@ pub fn encode_points(points: &Points) -> Result<Bytes> {
         Field::new("values", values.data_type().clone(), false),
         Field::new("weight", DataType::UInt64, false),
     ])
-    .with_metadata(HashMap::from([("n_features".to_string(), rows.n_features().to_string())]));
+    .with_metadata(HashMap::from([
+        (N_FEATURES.to_string(), rows.n_features().to_string()),
+        (DENSE.to_string(), (rows.density() == Density::Dense).to_string()),
+    ]));
     let columns: Vec<ArrayRef> = vec![Arc::new(indices), Arc::new(values), Arc::new(weights)];
     write_ipc(&RecordBatch::try_new(Arc::new(schema), columns)?)
 }
@@ -102,7 +109,10 @@ pub fn encode_points(points: &Points) -> Result<Bytes> {
 fn decode_points(bytes: Bytes, url: &str) -> Result<Points> {
     let batch = read_ipc(bytes, url)?;
     let damaged = || exec_datafusion_err!("{url} is no block file of covey, or it is damaged");
-    let n_features = batch.schema().metadata().get("n_features").and_then(|n| n.parse().ok()).ok_or_else(damaged)?;
+    let schema = batch.schema();
+    let value = |key: &str| schema.metadata().get(key).ok_or_else(damaged);
+    let n_features = value(N_FEATURES)?.parse().map_err(|_| damaged())?;
+    let density = if value(DENSE)? == "true" { Density::Dense } else { Density::Sparse };
     let (Some(indices), Some(values), Some(weights)) = (
         batch.column(0).as_list_opt::<i32>(),
         batch.column(1).as_list_opt::<i32>(),
@@ -113,7 +123,7 @@ fn decode_points(bytes: Bytes, url: &str) -> Result<Points> {
     let offsets = indices.value_offsets().iter().map(|&offset| offset as usize).collect();
     let indices = indices.values().as_primitive_opt::<UInt32Type>().ok_or_else(damaged)?.values().to_vec();
     let values = values.values().as_primitive_opt::<Float64Type>().ok_or_else(damaged)?.values().to_vec();
-    let rows = SparseRows::try_from_parts(n_features, offsets, indices, values).map_err(external)?;
+    let rows = Rows::try_from_parts(density, n_features, offsets, indices, values).map_err(external)?;
     Ok(Points { rows, weights: weights.values().to_vec() })
 }
 
@@ -211,7 +221,7 @@ mod tests {
     use super::*;
 
     fn points(n: usize) -> Arc<Points> {
-        let mut points = Points::new(4);
+        let mut points = Points::new(Density::Sparse, 4);
         for i in 0..n {
             points.rows.push([(0, 1.0), (3, i as f64 + 0.5)]).unwrap();
             points.weights.push(i as u64 + 1);

@@ -11,6 +11,7 @@ pub mod operators;
 pub mod session;
 pub mod signals;
 pub mod storage;
+pub mod threads;
 
 use datafusion::error::DataFusionError;
 

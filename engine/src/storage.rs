@@ -205,6 +205,11 @@ impl Directory {
     }
 }
 
+/// Whether an object was asked for that is not there.
+pub fn is_not_found(error: &DataFusionError) -> bool {
+    matches!(error.find_root(), DataFusionError::ObjectStore(error) if matches!(**error, object_store::Error::NotFound { .. }))
+}
+
 /// Reads one object by its whole URL.
 pub async fn get_url(stores: &dyn ObjectStoreRegistry, url: &str) -> Result<Bytes> {
     let url = Url::parse(url).map_err(external)?;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
+use ballista_core::error::BallistaError;
 use ballista_core::serde::BallistaCodec;
 use ballista_core::serde::BallistaLogicalExtensionCodec;
 use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
@@ -34,8 +35,10 @@ use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::SessionConfig;
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
@@ -46,9 +49,9 @@ use crate::engine::CoveyExecutionEngine;
 /// How often an executor says that it lives. The scheduler waits for three of these.
 const HEARTBEAT_SECONDS: u64 = 5;
 
-/// How long the first connection to the scheduler is tried.
-const CONNECT_ATTEMPTS: u32 = 60;
+/// How long to wait before the scheduler is tried again, and after how many attempts in vain the log says so.
 const CONNECT_PAUSE: Duration = Duration::from_millis(500);
+const CONNECT_ATTEMPTS_PER_WARNING: u32 = 20;
 
 /// How long running tasks may take to end when the executor leaves.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -59,49 +62,151 @@ const SESSIONS_KEPT_MAX: usize = 16;
 /// The largest gRPC message between scheduler and executors.
 const MESSAGE_BYTES_MAX: u32 = 64 << 20;
 
-/// Runs an executor until `shutdown` is ready, the scheduler stops it, or a service of it fails.
+/// Runs an executor until `shutdown` is ready. It waits for a scheduler that is not there yet, and registers anew
+/// when its scheduler has gone or has given it up: a restarted scheduler finds its executors again.
 ///
 /// # Errors
-/// When the scheduler cannot be reached, an address cannot be bound, or a service fails.
+/// When an address cannot be bound or the working directory cannot be made.
 pub async fn serve(config: ExecutorConfig, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
-    let temporary = tempfile::Builder::new().prefix("covey-executor-").tempdir()?;
-    let work_dir = config.work_dir.clone().unwrap_or_else(|| temporary.path().to_path_buf());
-    tokio::fs::create_dir_all(&work_dir).await?;
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let mut member = tokio::select! {
+            () = &mut shutdown => return Ok(()),
+            joined = Member::join(&config) => joined?,
+        };
+        tokio::select! {
+            () = &mut shutdown => {
+                member.leave().await;
+                return Ok(());
+            }
+            why = member.ended() => {
+                tracing::warn!(target: "covey", scheduler = %address(&config), "{why}; registering again");
+            }
+        }
+    }
+}
 
-    let listener = TcpListener::bind((config.bind_host.as_str(), config.port)).await?;
-    let process = process_config(&config, listener.local_addr()?.port()).await?;
-    let channel = connect(&config).await?;
-    let (executor, codec) = build(&config, &process, &work_dir, channel.clone())?;
+/// An executor that is registered with its scheduler.
+struct Member {
+    scheduler: SchedulerGrpcClient<Channel>,
+    executor: Arc<Executor>,
+    notifier: ShutdownNotifier,
+    stopped: mpsc::Receiver<bool>,
+    results: JoinHandle<Result<()>>,
+    tasks: JoinHandle<Result<(), BallistaError>>,
+    /// Intermediate results; removed with the membership, as nobody can ask for them afterwards.
+    _work_dir: TempDir,
+}
 
-    let notifier = ShutdownNotifier::new();
-    let (stop_send, mut stopped) = mpsc::channel::<bool>(1);
-    let mut scheduler = SchedulerGrpcClient::new(channel)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX as usize)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX as usize);
-    // Results are served before the scheduler learns of this executor.
-    let mut results = tokio::spawn(serve_results(listener, work_dir.clone(), notifier.subscribe_for_shutdown()));
-    let mut tasks = executor_server::startup(
-        scheduler.clone(),
-        Arc::clone(&process),
-        Arc::clone(&executor),
-        codec,
-        stop_send,
-        &notifier,
-        ExecutorHealth::new(),
-    )
-    .await
-    .map_err(|e| exec_datafusion_err!("cannot register with the scheduler at {}: {e}", address(&config)))?;
-    tracing::info!(target: "covey", id = %process.executor_id, vcores = config.vcores, scheduler = %address(&config), "executor registered");
+impl Member {
+    /// Tries until the scheduler takes this executor.
+    async fn join(config: &ExecutorConfig) -> Result<Self> {
+        let mut attempts = 0;
+        loop {
+            let problem = match connect(config).await {
+                Ok(channel) => match Self::register(config, channel).await? {
+                    Ok(member) => return Ok(member),
+                    Err(refused) => format!("refused to register: {refused}"),
+                },
+                Err(unreachable) => unreachable,
+            };
+            attempts += 1;
+            if attempts % CONNECT_ATTEMPTS_PER_WARNING == 0 {
+                tracing::warn!(target: "covey", scheduler = %address(config), problem, "no scheduler yet, is covey-scheduler running there?");
+            }
+            tokio::time::sleep(CONNECT_PAUSE).await;
+        }
+    }
 
-    let failure = tokio::select! {
-        () = shutdown => None,
-        _ = stopped.recv() => None,
-        ended = &mut results => Some(exec_datafusion_err!("the result service ended: {ended:?}")),
-        ended = &mut tasks => Some(exec_datafusion_err!("the task service ended, is the scheduler gone? {ended:?}")),
+    /// The inner error is the scheduler's, and may go away.
+    async fn register(config: &ExecutorConfig, channel: Channel) -> Result<Result<Self, BallistaError>> {
+        let work_dir = work_dir(config)?;
+        let listener = TcpListener::bind((config.bind_host.as_str(), config.port))
+            .await
+            .map_err(|e| exec_datafusion_err!("cannot listen on {}:{}: {e}", config.bind_host, config.port))?;
+        let process = process_config(config, listener.local_addr()?.port()).await?;
+        let (executor, codec) = build(config, &process, work_dir.path(), channel.clone())?;
+
+        let notifier = ShutdownNotifier::new();
+        let (stop_send, stopped) = mpsc::channel::<bool>(1);
+        let scheduler = SchedulerGrpcClient::new(channel)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX as usize)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX as usize);
+        // Results are served before the scheduler learns of this executor.
+        let results = serve_results(listener, work_dir.path().to_path_buf(), notifier.subscribe_for_shutdown());
+        let results = tokio::spawn(results);
+        let registered = executor_server::startup(
+            scheduler.clone(),
+            Arc::clone(&process),
+            Arc::clone(&executor),
+            codec,
+            stop_send,
+            &notifier,
+            ExecutorHealth::new(),
+        )
+        .await;
+        let tasks = match registered {
+            Ok(tasks) => tasks,
+            Err(refused) => {
+                results.abort();
+                return Ok(Err(refused));
+            }
+        };
+        tracing::info!(target: "covey", id = %process.executor_id, vcores = config.vcores, scheduler = %address(config), "executor registered");
+        Ok(Ok(Self { scheduler, executor, notifier, stopped, results, tasks, _work_dir: work_dir }))
+    }
+
+    /// Ready when this executor is no longer a member, with the reason.
+    async fn ended(&mut self) -> &'static str {
+        let why = tokio::select! {
+            _ = self.stopped.recv() => "the scheduler has given this executor up",
+            _ = &mut self.results => "the result service has ended",
+            // Ballista ends it when heartbeats are not answered any more.
+            _ = &mut self.tasks => "the scheduler is gone",
+        };
+        self.end();
+        why
+    }
+
+    /// Tells the scheduler to send no more tasks, and lets those that run end.
+    async fn leave(mut self) {
+        let executor_id = self.executor.metadata.id.clone();
+        let terminating = executor_status::Status::Terminating(String::new());
+        let heartbeat = HeartBeatParams {
+            executor_id: executor_id.clone(),
+            metrics: vec![],
+            status: Some(ExecutorStatus { status: Some(terminating) }),
+            metadata: Some(self.executor.metadata.clone()),
+        };
+        let stopped = ExecutorStoppedParams { executor_id, reason: "the executor was told to stop".into() };
+        let goodbye = async {
+            let _ = self.scheduler.heart_beat_from_executor(heartbeat).await;
+            let _ = self.scheduler.executor_stopped(stopped).await;
+            TasksDrainedFuture(Arc::clone(&self.executor)).await;
+        };
+        if tokio::time::timeout(DRAIN_MAX, goodbye).await.is_err() {
+            tracing::warn!(target: "covey", "tasks still ran {DRAIN_MAX:?} after the executor was told to stop");
+        }
+        self.end();
+    }
+
+    fn end(&self) {
+        let _ = self.notifier.notify_shutdown.send(());
+        self.results.abort();
+        self.tasks.abort();
+    }
+}
+
+/// A directory of this membership's own.
+fn work_dir(config: &ExecutorConfig) -> Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix("covey-executor-");
+    let Some(parent) = &config.work_dir else {
+        return Ok(builder.tempdir()?);
     };
-    leave(&mut scheduler, &executor).await;
-    let _ = notifier.notify_shutdown.send(());
-    failure.map_or(Ok(()), Err)
+    std::fs::create_dir_all(parent)
+        .and_then(|()| builder.tempdir_in(parent))
+        .map_err(|e| exec_datafusion_err!("cannot make the working directory {}: {e}", parent.display()))
 }
 
 fn address(config: &ExecutorConfig) -> String {
@@ -132,23 +237,12 @@ async fn free_port(host: &str) -> Result<u16> {
     Ok(TcpListener::bind((host, 0)).await?.local_addr()?.port())
 }
 
-async fn connect(config: &ExecutorConfig) -> Result<Channel> {
+async fn connect(config: &ExecutorConfig) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(address(config))
-        .map_err(|e| exec_datafusion_err!("{} is no address of a scheduler: {e}", address(config)))?
+        .map_err(|e| format!("{} is no address of a scheduler: {e}", address(config)))?
         .tcp_nodelay(true)
         .http2_adaptive_window(true);
-    let mut last = String::new();
-    for _ in 0..CONNECT_ATTEMPTS {
-        match endpoint.connect().await {
-            Ok(channel) => return Ok(channel),
-            Err(e) => last = e.to_string(),
-        }
-        tokio::time::sleep(CONNECT_PAUSE).await;
-    }
-    Err(exec_datafusion_err!(
-        "cannot reach the scheduler at {}: {last}; is covey-scheduler running there?",
-        address(config)
-    ))
+    endpoint.connect().await.map_err(|e| format!("cannot be reached: {e}"))
 }
 
 type Codec = BallistaCodec<LogicalPlanNode, PhysicalPlanNode>;
@@ -226,25 +320,4 @@ async fn serve_results(
         .serve_with_incoming_shutdown(incoming, shutdown.recv())
         .await
         .map_err(|e| DataFusionError::External(Box::new(e)))
-}
-
-/// Tells the scheduler to send no more tasks, and lets those that run end.
-async fn leave(scheduler: &mut SchedulerGrpcClient<Channel>, executor: &Arc<Executor>) {
-    let executor_id = executor.metadata.id.clone();
-    let terminating = executor_status::Status::Terminating(String::new());
-    let heartbeat = HeartBeatParams {
-        executor_id: executor_id.clone(),
-        metrics: vec![],
-        status: Some(ExecutorStatus { status: Some(terminating) }),
-        metadata: Some(executor.metadata.clone()),
-    };
-    let stopped = ExecutorStoppedParams { executor_id, reason: "the executor was told to stop".into() };
-    let goodbye = async {
-        let _ = scheduler.heart_beat_from_executor(heartbeat).await;
-        let _ = scheduler.executor_stopped(stopped).await;
-        TasksDrainedFuture(Arc::clone(executor)).await;
-    };
-    if tokio::time::timeout(DRAIN_MAX, goodbye).await.is_err() {
-        tracing::warn!(target: "covey", "tasks still ran {DRAIN_MAX:?} after the executor was told to stop");
-    }
 }

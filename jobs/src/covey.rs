@@ -3,24 +3,24 @@
 use std::sync::Arc;
 
 use ballista_core::planner::scans_only_information_schema;
+use covey_engine::models::ModelRegistry;
 use covey_engine::models::cache::ModelCache;
-use covey_engine::models::{Manifest, ModelRegistry};
 use covey_engine::storage::Directory;
 use covey_engine::user_err;
-use datafusion::arrow::array::{
-    ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt32Array, UInt64Array,
-};
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::Column;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
-use datafusion::logical_expr::{DdlStatement, LogicalPlan};
+use datafusion::logical_expr::{DdlStatement, Expr, LogicalPlan, LogicalPlanBuilder, cast};
 use datafusion::prelude::SessionContext;
 
 use crate::board::{JobBoard, JobHandle};
 use crate::fit::{FitContext, FitHub, create_model};
 use crate::functions::{SystemTable, register};
-use crate::statements::{ClusterStatement, CreateModel, parse};
+use crate::results::{created_model, listed_models, result_schema};
+use crate::statements::{ClusterStatement, CreateModel, check_depth, parse, quote_cluster};
 use crate::{Cluster, bind_models};
 
 /// What every session of one scheduler shares.
@@ -77,18 +77,30 @@ impl Covey {
 
     /// Reads and plans one statement.
     pub async fn prepare(&self, session: &SessionContext, sql: &str) -> Result<Prepared> {
+        check_depth(sql)?;
+        let sql = &quote_cluster(sql);
         let Some(statement) = parse(sql)? else {
             let plan = session.state().create_logical_plan(sql).await?;
-            return place(bind_models(plan, &self.models, &self.cache).await?);
+            return place(self.bind(plan).await?);
         };
         let query = match &statement {
             ClusterStatement::CreateModel(create) => {
                 let plan = session.state().statement_to_plan(create.query.clone()).await?;
-                Some(bind_models(plan, &self.models, &self.cache).await?)
+                Some(self.bind(plan).await?)
             }
             _ => None,
         };
         Ok(Prepared::Ours { statement, query })
+    }
+
+    /// The plan with every model it means. A view is checked and kept as it is: it means the models that are there
+    /// when it is queried.
+    async fn bind(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        if matches!(plan, LogicalPlan::Ddl(DdlStatement::CreateView(_))) {
+            bind_models(plan.clone(), &self.models, &self.cache).await?;
+            return Ok(plan);
+        }
+        bind_models(plan, &self.models, &self.cache).await
     }
 
     /// # Errors
@@ -110,9 +122,9 @@ impl Covey {
                 self.create_model(session, create, query, job).await
             }
             (ClusterStatement::CreateModel(_), None) => user_err!("CREATE MODEL came without its query"),
-            (ClusterStatement::ShowModels, _) => model_rows(&self.models.list().await?),
+            (ClusterStatement::ShowModels, _) => listed_models(&self.models.list().await?),
             (ClusterStatement::DropModel { name, if_exists }, _) => {
-                if !*if_exists || self.models.find(name).await?.is_some() {
+                if !*if_exists || self.models.seen(name).await?.exists {
                     self.models.drop_model(name).await?;
                 }
                 Ok(RecordBatch::new_empty(result_schema(statement)))
@@ -134,7 +146,7 @@ impl Covey {
         if create.if_not_exists
             && let Some(manifest) = self.models.find(&create.name).await?
         {
-            return model_rows(&[manifest]);
+            return created_model(manifest);
         }
         let context = FitContext {
             session: Arc::clone(session),
@@ -144,8 +156,15 @@ impl Covey {
             hub: &self.hub,
             job: Arc::clone(job),
         };
-        let manifest = create_model(&context, create, query.clone()).await?;
-        model_rows(&[manifest])
+        match create_model(&context, create, query.clone()).await {
+            Ok(manifest) => created_model(manifest),
+            // Another statement may have been quicker; then the model exists, as was asked for.
+            Err(error) if create.if_not_exists => match self.models.find(&create.name).await? {
+                Some(manifest) => created_model(manifest),
+                None => Err(error),
+            },
+            Err(error) => Err(error),
+        }
     }
 
     /// Runs a local plan to its end.
@@ -170,7 +189,32 @@ fn place(plan: LogicalPlan) -> Result<Prepared> {
         }
         _ => scans_only_information_schema(&plan).unwrap_or(false) || scans_only_system_tables(&plan)?,
     };
+    let changes_nothing = !matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) | LogicalPlan::Explain(_));
+    let plan = if changes_nothing { without_dictionaries(plan)? } else { plan };
     Ok(if here { Prepared::Local(plan) } else { Prepared::Distributed(plan) })
+}
+
+/// Clients are promised a schema before the rows, and not all of them can take dictionaries: such columns of the
+/// result become what their dictionaries hold.
+fn without_dictionaries(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let is_dictionary = |data_type: &DataType| matches!(data_type, DataType::Dictionary(_, _));
+    if matches!(plan, LogicalPlan::Analyze(_)) || !plan.schema().fields().iter().any(|f| is_dictionary(f.data_type())) {
+        return Ok(plan);
+    }
+    let columns: Vec<Expr> = plan
+        .schema()
+        .iter()
+        .map(|(qualifier, field)| {
+            let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
+            match field.data_type() {
+                DataType::Dictionary(_, values) => {
+                    cast(column, values.as_ref().clone()).alias_qualified(qualifier.cloned(), field.name())
+                }
+                _ => column,
+            }
+        })
+        .collect();
+    LogicalPlanBuilder::from(plan).project(columns)?.build()
 }
 
 /// Whether nothing is scanned that executors would be needed for.
@@ -196,56 +240,4 @@ fn refuse_writes(plan: &LogicalPlan) -> Result<()> {
         _ => Ok(TreeNodeRecursion::Continue),
     })?;
     Ok(())
-}
-
-fn result_schema(statement: &ClusterStatement) -> SchemaRef {
-    match statement {
-        ClusterStatement::CreateModel(_) | ClusterStatement::ShowModels => model_schema(),
-        ClusterStatement::DropModel { .. } | ClusterStatement::SetLabel { .. } => Arc::new(Schema::empty()),
-    }
-}
-
-fn model_schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![
-        Field::new("model", DataType::Utf8, false),
-        Field::new("version", DataType::UInt64, false),
-        Field::new("clusters", DataType::UInt32, false),
-        Field::new("labels", DataType::UInt32, false),
-        Field::new("features", DataType::UInt64, false),
-        Field::new("rows", DataType::UInt64, false),
-        Field::new("distinct_rows", DataType::UInt64, false),
-        Field::new("skipped_rows", DataType::UInt64, false),
-        Field::new("iterations", DataType::UInt32, false),
-        Field::new("inertia", DataType::Float64, false),
-        Field::new("strategy", DataType::Utf8, false),
-        Field::new("created_at", DataType::Timestamp(TimeUnit::Millisecond, None), false),
-        Field::new("digest", DataType::Utf8, false),
-    ]))
-}
-
-fn model_rows(models: &[Manifest]) -> Result<RecordBatch> {
-    let text =
-        |get: fn(&Manifest) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(models.iter().map(get))) };
-    let long =
-        |get: fn(&Manifest) -> u64| -> ArrayRef { Arc::new(UInt64Array::from_iter_values(models.iter().map(get))) };
-    let short = |get: fn(&Manifest) -> usize| -> ArrayRef {
-        Arc::new(UInt32Array::from_iter_values(models.iter().map(|model| get(model) as u32)))
-    };
-    let created = models.iter().map(|model| model.created_unix_ms as i64);
-    let columns = vec![
-        text(|model| &model.name),
-        long(|model| model.version),
-        short(|model| model.n_clusters),
-        short(|model| model.labels.len()),
-        long(|model| model.n_features as u64),
-        long(|model| model.n_rows),
-        long(|model| model.n_points),
-        long(|model| model.n_skipped),
-        short(|model| model.n_iter),
-        Arc::new(Float64Array::from_iter_values(models.iter().map(|model| model.inertia))),
-        text(|model| &model.strategy),
-        Arc::new(TimestampMillisecondArray::from_iter_values(created)),
-        text(|model| &model.digest),
-    ];
-    Ok(RecordBatch::try_new(model_schema(), columns)?)
 }

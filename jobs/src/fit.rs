@@ -15,6 +15,7 @@ mod iterate;
 mod prepare;
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use covey_engine::models::{Manifest, ModelFeatures, ModelFiles, ModelRegistry, NewModel};
 use covey_engine::operators::{BlockWork, BlocksExec, block_source};
@@ -40,6 +41,12 @@ use hub::Publication;
 /// cache holds by default.
 const LOCAL_BYTES_MAX: u64 = covey_engine::blocks::BlockCache::BYTES_MAX_DEFAULT as u64;
 
+/// Where intermediate files are, below the warehouse: a directory for each fit.
+const FITS: &str = "fits";
+
+/// No fit takes so long.
+const FIT_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Bytes of a stored value: its index and its number.
 const VALUE_BYTES: u64 = 12;
 
@@ -62,6 +69,8 @@ struct Prepared {
     profile: Profile,
     n_points: u64,
     n_rows: u64,
+    /// Of all rows, in weight units.
+    weight: u128,
     n_skipped: u64,
     /// Stored numbers over all blocks.
     n_values: u64,
@@ -77,35 +86,63 @@ struct Fit<'a> {
 }
 
 /// Fits the model of a statement, whose query is planned and bound, and writes it.
+///
+/// # Errors
+/// Also when the process is told to end meanwhile.
 pub async fn create_model(context: &FitContext<'_>, create: &CreateModel, query: LogicalPlan) -> Result<Manifest> {
-    let replaces = context.models.find(&create.name).await?;
-    if replaces.is_some() && !create.or_replace {
+    tokio::select! {
+        made = fit_model(context, create, query) => made,
+        () = context.hub.closed() => user_err!("the fit was cancelled: the scheduler is stopping"),
+    }
+}
+
+async fn fit_model(context: &FitContext<'_>, create: &CreateModel, query: LogicalPlan) -> Result<Manifest> {
+    let seen = context.models.seen(&create.name).await?;
+    if seen.exists && !create.or_replace {
         return user_err!("model {:?} exists; use CREATE OR REPLACE MODEL to train it again", create.name);
     }
     context.cluster.require_executors().await?;
     let id = Uuid::now_v7().to_string();
-    let directory = context.warehouse.child("fits")?.child(&id)?;
-    let cleanup = RemoveOnDrop(directory.clone());
+    let directory = context.warehouse.child(FITS)?.child(&id)?;
+    let cleanup = RemoveOnDrop { directory: directory.clone(), hub: Arc::clone(context.hub) };
     let published = context.hub.open(&id, Arc::clone(&context.job));
     let fit = Fit { context, options: &create.options, id, published, directory };
     let new = fit.run(create.name.clone(), query).await?;
-    let manifest = context.models.create(new, replaces.as_ref()).await?;
+    let manifest = context.models.create(new, &seen).await?;
     drop(cleanup);
     Ok(manifest)
 }
 
 /// Removes the intermediate files of a fit when it has ended, however it did.
-struct RemoveOnDrop(Directory);
+struct RemoveOnDrop {
+    directory: Directory,
+    hub: Arc<FitHub>,
+}
 
 impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
-        let directory = self.0.clone();
-        tokio::spawn(async move {
+        let directory = self.directory.clone();
+        self.hub.clean(async move {
             if let Err(error) = directory.delete_all().await {
                 tracing::warn!(%error, url = %directory.url(), "intermediate files of a fit were left behind");
             }
         });
     }
+}
+
+/// Removes what fits of killed processes have left. Another scheduler may use the same warehouse, so only what is
+/// older than any fit is removed: the name of a fit tells when it began.
+pub async fn sweep(warehouse: &Directory) -> Result<()> {
+    let fits = warehouse.child(FITS)?;
+    let (_, names) = fits.list("").await?;
+    for name in names {
+        let began = Uuid::parse_str(&name).ok().and_then(|id| id.get_timestamp()).map(|time| time.to_unix().0);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        if began.is_some_and(|began| now.saturating_sub(Duration::from_secs(began)) > FIT_AGE_MAX) {
+            fits.child(&name)?.delete_all().await?;
+        }
+    }
+    Ok(())
 }
 
 impl Fit<'_> {

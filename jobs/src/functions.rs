@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use covey_engine::models::{Model, ModelRegistry};
 use covey_engine::user_err;
+use covey_udfs::matrix::WEIGHT_ONE;
 use datafusion::arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableFunctionImpl};
@@ -74,9 +75,10 @@ impl View {
                 Field::new("inertia", DataType::Float64, false),
                 Field::new("squared_shift", DataType::Float64, false),
                 Field::new("empty_clusters", DataType::UInt32, false),
-                Field::new("rows", DataType::UInt64, false),
+                Field::new("size", DataType::Float64, false),
+                Field::new("distinct_rows", DataType::UInt64, false),
                 Field::new("executors", DataType::UInt32, false),
-                Field::new("rows_by_executor", DataType::Utf8, false),
+                Field::new("distinct_rows_by_executor", DataType::Utf8, false),
             ],
         };
         Arc::new(Schema::new(fields))
@@ -140,6 +142,7 @@ fn iteration_rows(model: &Model) -> Vec<ArrayRef> {
         Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.stats.inertia))),
         Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.stats.squared_shift))),
         Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.stats.n_empty as u32))),
+        Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.stats.weight as f64 / WEIGHT_ONE as f64))),
         Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.stats.n_points))),
         Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.points_by_executor.len() as u32))),
         Arc::new(StringArray::from_iter_values(rows.iter().map(executors))),

@@ -15,10 +15,11 @@ mod cluster;
 mod covey;
 mod fit;
 mod functions;
+mod results;
 mod statements;
 
 pub use bind::bind_models;
 pub use cluster::Cluster;
 pub use covey::{Covey, Prepared};
-pub use fit::FitHub;
-pub use statements::{ClusterStatement, CreateModel, FitOptions, Strategy, parse};
+pub use fit::{FitHub, sweep};
+pub use statements::{ClusterStatement, CreateModel, FitOptions, Strategy, byte_offset, parse};

@@ -1,6 +1,7 @@
 //! The statements about models, which DataFusion's parser does not know.
 
 mod options;
+mod source;
 
 use covey_engine::{external, user_err};
 use datafusion::error::Result;
@@ -11,6 +12,7 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 
 pub use options::{FitOptions, Strategy};
+pub use source::{byte_offset, check_depth, quote_cluster};
 
 /// One statement of ours.
 #[derive(Debug, Clone)]
@@ -88,6 +90,9 @@ impl Reader<'_> {
     fn unexpected<T>(&self, expected: &str, form: &str) -> Result<T> {
         let found = self.parser.peek_token();
         let at = found.span.start;
+        if found.token == Token::EOF {
+            return user_err!("expected {expected}, but the statement ends there; the form is {form}");
+        }
         user_err!(
             "expected {expected}, found {} at line {}, column {}; the form is {form}",
             found.token,

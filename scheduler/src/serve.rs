@@ -17,7 +17,7 @@ use covey_engine::codec::CoveyPhysicalCodec;
 use covey_engine::models::cache::ModelCache;
 use covey_engine::session::{runtime_env, session_config, session_state};
 use covey_engine::storage::{Directory, ObjectStores, directory_url};
-use covey_jobs::{Covey, FitHub};
+use covey_jobs::{Covey, FitHub, sweep};
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -40,6 +40,9 @@ const EXECUTOR_CHECK_SECONDS: u64 = 2;
 /// How long requests under way may take to end when the scheduler is told to. Executors and clients keep their
 /// connections open, so waiting for those would take forever.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
+
+/// How long the removal of intermediate files may take at the end.
+const CLEANING_MAX: Duration = Duration::from_secs(10);
 
 /// A scheduler that has its port and does not serve yet.
 pub struct Bound {
@@ -86,11 +89,14 @@ impl Bound {
         let address = format!("http://{}", self.address);
         let jobs_cluster = SchedulerCluster::new(Arc::clone(&scheduler), proxy.clone(), address.clone());
 
+        if let Err(error) = sweep(&warehouse).await {
+            tracing::warn!(target: "covey", %error, "old intermediate files of fits could not be removed");
+        }
         let hub = Arc::new(FitHub::default());
         let fit_cluster = Arc::new(jobs_cluster.clone());
         let covey = Covey::try_new(fit_cluster, warehouse, cache, Arc::clone(&hub))?;
         covey.register(&shared);
-        let flight = CoveyFlightService::new(covey, jobs_cluster, proxy, hub, shared);
+        let flight = CoveyFlightService::new(covey, jobs_cluster, proxy, Arc::clone(&hub), shared);
 
         tracing::info!(target: "covey", %address, warehouse = self.config.warehouse, "scheduler ready");
         let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
@@ -114,12 +120,16 @@ impl Bound {
         let patience = async {
             // An error means that the server has ended by itself.
             let _ = stopping.await;
+            let _ = tokio::time::timeout(CLEANING_MAX, hub.close()).await;
             tokio::time::sleep(GOODBYE_MAX).await;
         };
         tokio::select! {
-            result = served => result.map_err(|e| exec_datafusion_err!("the scheduler's port failed: {e}")),
-            () = patience => Ok(()),
+            result = served => result.map_err(|e| exec_datafusion_err!("the scheduler's port failed: {e}"))?,
+            () = patience => {}
         }
+        // The server may have ended before the fits that it was asked for.
+        let _ = tokio::time::timeout(CLEANING_MAX, hub.close()).await;
+        Ok(())
     }
 
     fn ballista_config(

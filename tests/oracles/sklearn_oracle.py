@@ -3,8 +3,8 @@
     python -m pip install scikit-learn==1.9.1 && python tests/oracles/sklearn_oracle.py
 
 TF-IDF: for each set of options the vocabulary, idf and every row, on a few hundred generated command lines.
-KMeans: labels, centres, inertia and iterations from given starting centres, with weights, and one start that
-leaves clusters empty.
+KMeans: labels, centres, inertia and iterations from given starting centres, with weights, one start that leaves
+clusters empty, and rows that lie far from zero.
 """
 
 import json
@@ -56,11 +56,12 @@ def tfidf():
     return {"corpus": corpus, "cases": cases}
 
 
-def fit(x, weights, init, tol=0.0):
+def fit(x, weights, init, tol=0.0, offset=0.0):
+    x, init = x + offset, init + offset
     model = KMeans(len(init), init=init, n_init=1, max_iter=300, tol=tol, algorithm="lloyd")
     model.fit(x, sample_weight=weights)
     return {
-        "x": x.tolist(), "weights": weights.tolist(), "init": init.tolist(), "tol": tol,
+        "x": x.tolist(), "weights": weights.tolist(), "init": init.tolist(), "tol": tol, "offset": offset,
         "labels": model.labels_.tolist(), "centres": model.cluster_centers_.tolist(),
         "inertia": model.inertia_, "n_iter": model.n_iter_,
     }
@@ -78,6 +79,7 @@ def kmeans():
         # Two starting centres far away from every row: their clusters are empty at first.
         fit(blobs, weights, np.vstack([blobs[:3], np.full((1, 6), 900.0), np.full((1, 6), -900.0)])),
     ]
+    cases += [fit(blobs, weights, blobs[:7].copy(), offset=offset) for offset in (1e3, 1e5, 1e7, 1e9)]
     return cases
 
 

@@ -1,6 +1,5 @@
 //! Processes that are started, waited for by what they answer, and stopped by their pid.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -101,15 +100,15 @@ impl Sandbox {
     /// Starts a scheduler and `executors` executors of `vcores` tasks each, and waits until all have registered.
     pub async fn start(executors: usize, vcores: usize) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let port = free_port();
-        let url = format!("http://127.0.0.1:{port}");
         let warehouse = folder.path().join("warehouse");
         let scheduler = Process::start(
             "covey-scheduler",
-            &["--port", &port.to_string(), "--warehouse", &warehouse.to_string_lossy()],
+            &["--port", "0", "--warehouse", &warehouse.to_string_lossy()],
             &folder.path().join("scheduler.log"),
         );
-        let mut sandbox = Self { scheduler, executors: vec![], url, folder };
+        let mut sandbox = Self { scheduler, executors: vec![], url: String::new(), folder };
+        sandbox.wait_for_log("scheduler.log", "scheduler ready").await;
+        sandbox.url = address(&sandbox.log("scheduler.log"));
         sandbox.client().await;
         for _ in 0..executors {
             sandbox.add_executor(vcores);
@@ -183,9 +182,10 @@ impl Sandbox {
     }
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
+/// The URL that a scheduler says it listens at. It chooses the port: one found free beforehand may be taken by then.
+fn address(log: &str) -> String {
+    let (_, rest) = log.split_once("address=").expect("the scheduler logs its address");
+    rest.split_whitespace().next().expect("an address is no blank").to_string()
 }
 
 /// All values as text, row by row.

@@ -1,8 +1,9 @@
-//! The rows that are clustered: compressed sparse rows (CSR) with an integer weight each.
+//! The rows that are clustered: compressed rows (CSR) with an integer weight each.
 //!
-//! Dense data is stored in the same form with its zeros left out; every formula in [`crate::kmeans`] is
-//! written for it, so text and numbers share one path.
+//! Text gives sparse rows, which leave their zeros out. Numbers give dense rows, which hold every feature. Both have
+//! one form, so text and numbers share one path; only the arithmetic of distances differs ([`crate::kmeans`]).
 
+use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
 use crate::{Result, input_err};
@@ -34,19 +35,31 @@ pub fn weight_units(weight: f64) -> Result<u64> {
     Ok(units)
 }
 
-/// `n_rows` sparse vectors of `n_features` features. Indices ascend within a row; no explicit zeros.
+/// `n_rows` vectors of `n_features` features. Indices ascend within a row.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SparseRows {
+pub struct Rows {
     n_features: usize,
+    density: Density,
     /// Row `i` is `offsets[i]..offsets[i + 1]` of `indices` and `values`; `n_rows + 1` entries.
     offsets: Vec<usize>,
     indices: Vec<u32>,
     values: Vec<f64>,
 }
 
+/// Which features the rows of a matrix hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Density {
+    /// Those that are not zero.
+    Sparse,
+    /// All.
+    Dense,
+}
+
 /// One row: feature indices, ascending, and their values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Row<'a> {
+    pub density: Density,
     pub indices: &'a [u32],
     pub values: &'a [f64],
 }
@@ -74,17 +87,34 @@ impl<'a> Row<'a> {
     }
 }
 
-impl SparseRows {
-    pub fn new(n_features: usize) -> Self {
-        Self { n_features, offsets: vec![0], indices: vec![], values: vec![] }
+impl Rows {
+    pub fn new(density: Density, n_features: usize) -> Self {
+        Self { n_features, density, offsets: vec![0], indices: vec![], values: vec![] }
+    }
+
+    /// One of the rows of a matrix as a matrix of its own.
+    pub fn of_one(row: Row<'_>, n_features: usize) -> Self {
+        Self {
+            n_features,
+            density: row.density,
+            offsets: vec![0, row.indices.len()],
+            indices: row.indices.to_vec(),
+            values: row.values.to_vec(),
+        }
     }
 
     /// Takes over CSR parts as read from a file.
     ///
     /// # Errors
-    /// When offsets, indices and values do not describe rows with ascending indices below `n_features`
-    /// and finite values.
-    pub fn try_from_parts(n_features: usize, offsets: Vec<usize>, indices: Vec<u32>, values: Vec<f64>) -> Result<Self> {
+    /// When offsets, indices and values do not describe rows with ascending indices below `n_features`, all of
+    /// them where the rows are dense, and finite values.
+    pub fn try_from_parts(
+        density: Density,
+        n_features: usize,
+        offsets: Vec<usize>,
+        indices: Vec<u32>,
+        values: Vec<f64>,
+    ) -> Result<Self> {
         if n_features > FEATURES_MAX {
             return input_err!("{n_features} features are more than the limit of {FEATURES_MAX}");
         }
@@ -93,37 +123,43 @@ impl SparseRows {
             && offsets.windows(2).all(|pair| pair[0] <= pair[1])
             && indices.len() == values.len();
         if !consistent {
-            return input_err!("the offsets of a sparse block do not match its indices and values");
+            return input_err!("the offsets of a block do not match its indices and values");
         }
-        let rows = Self { n_features, offsets, indices, values };
+        let rows = Self { n_features, density, offsets, indices, values };
         for i in 0..rows.n_rows() {
             let row = rows.row(i);
             let ascending = row.indices.windows(2).all(|pair| pair[0] < pair[1]);
             let in_range = row.indices.last().is_none_or(|&last| (last as usize) < n_features);
-            if !(ascending && in_range && row.values.iter().all(|x| x.is_finite())) {
+            let complete = density == Density::Sparse || row.indices.len() == n_features;
+            if !(ascending && in_range && complete && row.values.iter().all(|x| x.is_finite())) {
                 return input_err!(
-                    "row {i} of a sparse block is damaged: indices must ascend below {n_features} and values be finite"
+                    "row {i} of a block is damaged: indices must ascend below {n_features} and values be finite"
                 );
             }
         }
         Ok(rows)
     }
 
-    /// Appends a row given by ascending `(index, value)` pairs; zeros (and so -0) are left out.
+    /// Appends a row given by ascending `(index, value)` pairs. -0 is 0; sparse rows leave zeros out.
     ///
     /// # Errors
-    /// On NaN or infinity, with the position of the value.
+    /// On NaN or infinity, with the position of the value, and when a dense row has not every feature.
     pub fn push(&mut self, row: impl IntoIterator<Item = (u32, f64)>) -> Result<()> {
+        let before = self.indices.len();
         for (index, value) in row {
             if !value.is_finite() {
                 let i = self.n_rows();
                 return input_err!("row {i}, feature {index}: {value} is not a finite number");
             }
             debug_assert!((index as usize) < self.n_features);
-            if value != 0.0 {
+            if value != 0.0 || self.density == Density::Dense {
                 self.indices.push(index);
-                self.values.push(value);
+                self.values.push(if value == 0.0 { 0.0 } else { value });
             }
+        }
+        let n_values = self.indices.len() - before;
+        if self.density == Density::Dense && n_values != self.n_features {
+            return input_err!("row {} has {n_values} features instead of {}", self.n_rows(), self.n_features);
         }
         self.offsets.push(self.indices.len());
         Ok(())
@@ -137,9 +173,13 @@ impl SparseRows {
         self.n_features
     }
 
+    pub fn density(&self) -> Density {
+        self.density
+    }
+
     pub fn row(&self, i: usize) -> Row<'_> {
         let range = self.offsets[i]..self.offsets[i + 1];
-        Row { indices: &self.indices[range.clone()], values: &self.values[range] }
+        Row { density: self.density, indices: &self.indices[range.clone()], values: &self.values[range] }
     }
 
     pub fn offsets(&self) -> &[usize] {
@@ -160,16 +200,16 @@ impl SparseRows {
     }
 }
 
-/// Sparse rows and the weight of each, in units of [`WEIGHT_ONE`]⁻¹.
+/// Rows and the weight of each, in units of [`WEIGHT_ONE`]⁻¹.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Points {
-    pub rows: SparseRows,
+    pub rows: Rows,
     pub weights: Vec<u64>,
 }
 
 impl Points {
-    pub fn new(n_features: usize) -> Self {
-        Self { rows: SparseRows::new(n_features), weights: vec![] }
+    pub fn new(density: Density, n_features: usize) -> Self {
+        Self { rows: Rows::new(density, n_features), weights: vec![] }
     }
 
     pub fn len(&self) -> usize {
@@ -182,7 +222,7 @@ impl Points {
 
     /// Adds the rows of `other`, which has the same features.
     pub fn append(&mut self, other: &Self) {
-        assert_eq!(self.rows.n_features, other.rows.n_features);
+        assert_eq!((self.rows.density, self.rows.n_features), (other.rows.density, other.rows.n_features));
         let base = self.rows.indices.len();
         self.rows.offsets.extend(other.rows.offsets[1..].iter().map(|offset| base + offset));
         self.rows.indices.extend_from_slice(&other.rows.indices);
@@ -198,13 +238,19 @@ mod tests {
     /// Goal: bad values never enter a matrix. Method: push NaN and infinity, and parts that disagree.
     #[test]
     fn refuses_damaged_rows() {
-        let mut rows = SparseRows::new(3);
+        let mut rows = Rows::new(Density::Sparse, 3);
         rows.push([(0, 1.0), (2, -0.0)]).unwrap();
         assert_eq!(rows.row(0).indices, &[0], "-0 is 0 and zeros are not stored");
+        let mut dense = Rows::new(Density::Dense, 2);
+        dense.push([(0, -0.0), (1, 2.0)]).unwrap();
+        assert_eq!(dense.row(0).values[0].to_bits(), 0, "-0 is 0");
+        assert!(dense.push([(0, 1.0)]).unwrap_err().0.contains("row 1 has 1 features instead of 2"));
+        let parts = |density, offsets, indices, values| Rows::try_from_parts(density, 3, offsets, indices, values);
         assert!(rows.push([(1, f64::NAN)]).unwrap_err().0.contains("row 1, feature 1"));
-        assert!(SparseRows::try_from_parts(3, vec![0, 2], vec![1, 1], vec![1.0, 1.0]).is_err());
-        assert!(SparseRows::try_from_parts(3, vec![0, 1], vec![3], vec![1.0]).is_err());
-        assert!(SparseRows::try_from_parts(3, vec![0, 2], vec![1], vec![1.0]).is_err());
+        assert!(parts(Density::Sparse, vec![0, 2], vec![1, 1], vec![1.0, 1.0]).is_err());
+        assert!(parts(Density::Sparse, vec![0, 1], vec![3], vec![1.0]).is_err());
+        assert!(parts(Density::Sparse, vec![0, 2], vec![1], vec![1.0]).is_err());
+        assert!(parts(Density::Dense, vec![0, 2], vec![0, 1], vec![1.0, 1.0]).is_err());
     }
 
     /// Goal: weights are exact where they can be and refused where they cannot.

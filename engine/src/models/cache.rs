@@ -16,8 +16,8 @@ use url::Url;
 
 use super::registry::load;
 use super::{Manifest, Model};
-use crate::external;
-use crate::storage::Directory;
+use crate::storage::{Directory, is_not_found};
+use crate::{external, user_err};
 
 /// Models that no running query uses are dropped when there are more than this.
 const MODELS_KEPT_MAX: usize = 16;
@@ -100,7 +100,13 @@ impl ModelCache {
         let url = Url::parse(&reference.manifest_url).map_err(external)?;
         let directory = Directory::open(self.stores.as_ref(), &url.join(".").map_err(external)?)?;
         let file = url.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
-        let manifest = Manifest::decode(&directory.get(file).await?, url.as_str())?;
+        let bytes = match directory.get(file).await {
+            Err(error) if is_not_found(&error) => {
+                return user_err!("model {:?} was dropped while a query used it", reference.name);
+            }
+            bytes => bytes?,
+        };
+        let manifest = Manifest::decode(&bytes, url.as_str())?;
         if manifest.digest != reference.digest {
             return Err(exec_datafusion_err!("{url} is not the model that the query was planned with"));
         }

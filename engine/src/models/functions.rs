@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use covey_udfs::matrix::{Row, SparseRows};
+use covey_udfs::matrix::{Density, Row, Rows};
 use covey_udfs::tfidf::Vectorizer;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Float64Builder, Int32Builder, StringBuilder};
 use datafusion::arrow::compute::cast;
@@ -278,7 +278,10 @@ impl<'a> FeatureRows<'a> {
                                 indices.push(*index);
                                 values.push(*value);
                             }
-                            model.table.nearest(Row { indices: &indices, values: &values }, &mut scratch)
+                            model.table.nearest(
+                                Row { density: Density::Sparse, indices: &indices, values: &values },
+                                &mut scratch,
+                            )
                         })
                     }));
                 }
@@ -298,9 +301,9 @@ impl<'a> FeatureRows<'a> {
                             row.len()
                         );
                     }
-                    let mut sparse = SparseRows::new(*n_features);
-                    sparse.push((0..).zip(row.iter().copied())).map_err(external)?;
-                    each(Some(model.table.nearest(sparse.row(0), &mut scratch)));
+                    let mut dense = Rows::new(Density::Dense, *n_features);
+                    dense.push((0..).zip(row.iter().copied())).map_err(external)?;
+                    each(Some(model.table.nearest(dense.row(0), &mut scratch)));
                 }
             }
         }

@@ -68,6 +68,32 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// What stays of a model that was dropped.
+    pub fn tombstone(name: &str, version: u64) -> Self {
+        Self {
+            format: FORMAT,
+            name: name.to_string(),
+            version,
+            revision: 0,
+            dropped: true,
+            created_unix_ms: 0,
+            options: BTreeMap::new(),
+            features: ModelFeatures::Columns(vec![]),
+            n_clusters: 0,
+            n_features: 0,
+            n_iter: 0,
+            inertia: 0.0,
+            n_rows: 0,
+            n_points: 0,
+            n_skipped: 0,
+            strategy: String::new(),
+            digest: String::new(),
+            files: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            checksum: String::new(),
+        }
+    }
+
     pub fn encode(&self) -> Result<Vec<u8>> {
         let sealed = Self { checksum: self.own_checksum()?, ..self.clone() };
         serde_json::to_vec_pretty(&sealed).map_err(external)
@@ -76,11 +102,15 @@ impl Manifest {
     pub fn decode(bytes: &[u8], url: &str) -> Result<Self> {
         let manifest: Self = match serde_json::from_slice(bytes) {
             Ok(manifest) => manifest,
-            Err(e) => return user_err!("model manifest {url} is corrupt: {e}; restore it, or drop its directory"),
+            Err(e) => {
+                return user_err!(
+                    "model manifest {url} is corrupt: {e}; restore it, or use DROP MODEL or CREATE OR REPLACE MODEL"
+                );
+            }
         };
         if manifest.checksum != manifest.own_checksum()? {
             return user_err!(
-                "model manifest {url} is corrupt: its checksum differs; restore it, or drop its directory"
+                "model manifest {url} is corrupt: its checksum differs; restore it, or use DROP MODEL or CREATE OR REPLACE MODEL"
             );
         }
         if manifest.format != FORMAT {

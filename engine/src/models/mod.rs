@@ -1,12 +1,12 @@
 //! Models in the warehouse: what a fit leaves, kept versioned and checksummed, and used by SQL functions.
 //!
 //! ```text
-//! models/NAME/00000002-00000001.json      a manifest: version 2, revision 1 (a label was set); the last one counts
-//! models/NAME/data/ID/centroids.arrow     files of one fit, named by manifests, never changed
+//! models/NAME/00000002-00000001.json             a manifest: version 2, revision 1 (a label was set); the last one counts
+//! models/NAME/data/00000002-ID/centroids.arrow   files of one fit, named by manifests, never changed
 //! ```
 //!
 //! A manifest is written last and only if its name is free, so a model is there whole or not at all, and of two
-//! writers one loses with an error.
+//! writers one loses with an error. The version before the one that counts is kept, older ones are removed.
 
 pub mod cache;
 pub mod functions;
@@ -17,4 +17,4 @@ pub mod vocabulary_file;
 
 pub use manifest::{FileEntry, MODEL_NAME_CHARACTERS_MAX, Manifest, ModelFeatures, check_model_name};
 pub use model::{ClusterRow, IterationRow, Model, ModelFiles};
-pub use registry::{ModelRegistry, NewModel};
+pub use registry::{ModelRegistry, NewModel, Seen};

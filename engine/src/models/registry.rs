@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use url::Url;
 use uuid::Uuid;
 
 use super::manifest::{FORMAT, hex_sha256};
 use super::{FileEntry, Manifest, Model, ModelFeatures, ModelFiles, check_model_name};
-use crate::storage::Directory;
+use crate::storage::{Directory, is_not_found};
 use crate::user_err;
 
 /// Times that a change of a label is tried against other writers.
 const LABEL_ATTEMPTS_MAX: usize = 16;
+
+/// Versions of a model that are kept, the one that counts among them: a query that was planned with the one before
+/// may still run.
+const VERSIONS_KEPT: u64 = 2;
 
 /// Longest label, in bytes.
 const LABEL_BYTES_MAX: usize = 1_000;
@@ -34,6 +38,20 @@ pub struct NewModel {
     pub strategy: String,
 }
 
+/// What is there of a model, as a writer sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The version that counts, 0 where there was never one. A dropped model still holds its version.
+    version: u64,
+    pub exists: bool,
+}
+
+/// The newest manifest of a model. Its name gives the version even where its content is damaged.
+struct Latest {
+    version: u64,
+    manifest: Result<Manifest>,
+}
+
 #[derive(Debug, Clone)]
 pub struct ModelRegistry {
     models: Directory,
@@ -45,19 +63,26 @@ impl ModelRegistry {
         Ok(Self { models: warehouse.child("models")? })
     }
 
-    /// The manifest that counts of each model, by name.
-    pub async fn list(&self) -> Result<Vec<Manifest>> {
+    /// Every model by name: the manifest that counts, or why it cannot be read.
+    pub async fn list(&self) -> Result<Vec<(String, Result<Manifest>)>> {
         let (_, names) = self.models.list("").await?;
-        let mut manifests = vec![];
+        let mut models = vec![];
         for name in names {
-            manifests.extend(self.find(&name).await?);
+            if let Some(latest) = self.latest(&name).await? {
+                models.push((name, latest.manifest));
+            }
         }
-        Ok(manifests)
+        models.retain(|(_, manifest)| !matches!(manifest, Ok(manifest) if manifest.dropped));
+        Ok(models)
     }
 
     /// The model `name` as it is now, if there is one.
+    ///
+    /// # Errors
+    /// When its manifest is corrupt.
     pub async fn find(&self, name: &str) -> Result<Option<Manifest>> {
-        Ok(self.latest(name).await?.filter(|manifest| !manifest.dropped))
+        let latest = self.latest(name).await?.map(|latest| latest.manifest).transpose()?;
+        Ok(latest.filter(|manifest| !manifest.dropped))
     }
 
     /// # Errors
@@ -66,39 +91,52 @@ impl ModelRegistry {
         if let Some(manifest) = self.find(name).await? {
             return Ok(manifest);
         }
-        let (_, names) = self.models.list("").await?;
-        user_err!("there is no model {name:?}; SHOW MODELS lists what there is ({})", names.join(", "))
+        let names: Vec<String> = self.list().await?.into_iter().map(|(name, _)| name).collect();
+        match names.as_slice() {
+            [] => user_err!("there is no model {name:?}; CREATE MODEL makes one"),
+            names => user_err!("there is no model {name:?}; there are: {}", names.join(", ")),
+        }
     }
 
-    async fn latest(&self, name: &str) -> Result<Option<Manifest>> {
+    /// What a statement that is about to write `name` must know. A corrupt model is there, and can be replaced.
+    pub async fn seen(&self, name: &str) -> Result<Seen> {
+        Ok(match self.latest(name).await? {
+            None => Seen { version: 0, exists: false },
+            Some(Latest { version, manifest }) => {
+                Seen { version, exists: manifest.is_err() || matches!(manifest, Ok(manifest) if !manifest.dropped) }
+            }
+        })
+    }
+
+    async fn latest(&self, name: &str) -> Result<Option<Latest>> {
         check_model_name(name)?;
         let (files, _) = self.models.list(&format!("{name}/")).await?;
-        let Some(file) = files.iter().rfind(|file| file.ends_with(".json")) else {
+        let Some((version, file)) = files.iter().rev().find_map(|file| Some((version_of(file)?, file))) else {
             return Ok(None);
         };
         let path = format!("{name}/{file}");
-        let bytes = self.models.get(&path).await?;
-        Manifest::decode(&bytes, self.models.url_of(&path)?.as_str()).map(Some)
+        let bytes = match self.models.get(&path).await {
+            Err(error) if is_not_found(&error) => return user_err!("model {name:?} was dropped just now"),
+            bytes => bytes?,
+        };
+        let manifest = Manifest::decode(&bytes, self.models.url_of(&path)?.as_str());
+        Ok(Some(Latest { version, manifest }))
     }
 
     pub fn manifest_url(&self, manifest: &Manifest) -> Result<Url> {
         self.models.url_of(&format!("{}/{}", manifest.name, manifest.file_name()))
     }
 
-    /// Writes a model. `replaces` is what the statement saw when it began; if another writer was quicker since,
-    /// this one loses and leaves nothing.
-    pub async fn create(&self, new: NewModel, replaces: Option<&Manifest>) -> Result<Manifest> {
+    /// Writes a model. `seen` is what the statement saw when it began; if another writer was quicker since, this one
+    /// loses and leaves nothing.
+    pub async fn create(&self, new: NewModel, seen: &Seen) -> Result<Manifest> {
         check_model_name(&new.name)?;
-        let seen = match replaces {
-            Some(manifest) => manifest.version,
-            // A dropped model still holds its version.
-            None => self.latest(&new.name).await?.map_or(0, |tombstone| tombstone.version),
-        };
+        let version = seen.version + 1;
         let digest = new.files.digest(&new.options);
-        let (data, files) = self.write_files(&new).await?;
+        let (data, files) = self.write_files(&new, version).await?;
         let manifest = Manifest {
             format: FORMAT,
-            version: seen + 1,
+            version,
             revision: 0,
             dropped: false,
             created_unix_ms: unix_ms(),
@@ -118,9 +156,8 @@ impl ModelRegistry {
             labels: BTreeMap::new(),
             checksum: String::new(),
         };
-        let now = self.find(&manifest.name).await?.map(|now| now.version);
-        let undisturbed = now == replaces.map(|manifest| manifest.version);
-        if undisturbed && self.commit(&manifest).await? {
+        if self.seen(&manifest.name).await? == *seen && self.commit(&manifest).await? {
+            self.forget_before(&manifest.name, version.saturating_sub(VERSIONS_KEPT)).await;
             return Ok(manifest);
         }
         data.delete_all().await?;
@@ -130,8 +167,28 @@ impl ModelRegistry {
         )
     }
 
-    async fn write_files(&self, new: &NewModel) -> Result<(Directory, BTreeMap<String, FileEntry>)> {
-        let below = format!("data/{}", Uuid::new_v4());
+    /// Removes versions up to `version`, which no query can mean any more. What cannot be removed now is tried again
+    /// at the next version.
+    async fn forget_before(&self, name: &str, version: u64) {
+        let forgetting = async {
+            let model = self.models.child(name)?;
+            let (files, _) = model.list("").await?;
+            for file in files.iter().filter(|file| version_of(file).is_some_and(|found| found <= version)) {
+                model.delete(file).await?;
+            }
+            let (_, data) = model.list("data/").await?;
+            for directory in data.iter().filter(|name| version_of(name).is_some_and(|found| found <= version)) {
+                model.child(&format!("data/{directory}"))?.delete_all().await?;
+            }
+            Ok::<_, DataFusionError>(())
+        };
+        if let Err(error) = forgetting.await {
+            tracing::warn!(target: "covey", model = name, %error, "an old version of a model was left behind");
+        }
+    }
+
+    async fn write_files(&self, new: &NewModel, version: u64) -> Result<(Directory, BTreeMap<String, FileEntry>)> {
+        let below = format!("data/{version:08}-{}", Uuid::new_v4());
         let model = self.models.child(&new.name)?;
         let mut entries = BTreeMap::new();
         for (name, bytes) in new.files.encode()? {
@@ -170,26 +227,17 @@ impl ModelRegistry {
         user_err!("model {name:?} was changed by others {LABEL_ATTEMPTS_MAX} times in a row; try again")
     }
 
-    /// Drops a model: it is gone once its tombstone is there; then its files are removed.
+    /// Drops a model, also one that is corrupt: it is gone once its tombstone is there; then its files are removed.
     pub async fn drop_model(&self, name: &str) -> Result<()> {
-        let manifest = self.get(name).await?;
-        let tombstone = Manifest {
-            version: manifest.version + 1,
-            revision: 0,
-            dropped: true,
-            files: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            ..manifest
-        };
+        let seen = self.seen(name).await?;
+        if !seen.exists {
+            return self.get(name).await.map(|_| ());
+        }
+        let tombstone = Manifest::tombstone(name, seen.version + 1);
         if !self.commit(&tombstone).await? {
             return user_err!("model {name:?} was changed by another statement; try again");
         }
-        let model = self.models.child(name)?;
-        model.child("data")?.delete_all().await?;
-        let (files, _) = model.list("").await?;
-        for file in files.iter().filter(|file| **file < tombstone.file_name()) {
-            model.delete(file).await?;
-        }
+        self.forget_before(name, seen.version).await;
         Ok(())
     }
 
@@ -203,7 +251,16 @@ impl ModelRegistry {
 pub(super) async fn load(model: &Directory, manifest: Manifest) -> Result<Model> {
     let mut files = BTreeMap::new();
     for (name, entry) in &manifest.files {
-        let bytes = model.get(&entry.path).await?;
+        let bytes = match model.get(&entry.path).await {
+            Err(error) if is_not_found(&error) => {
+                return user_err!(
+                    "model {:?} has no file {}: it was dropped or replaced just now, or the file is lost; try again, or train again with CREATE OR REPLACE MODEL",
+                    manifest.name,
+                    model.url_of(&entry.path)?
+                );
+            }
+            bytes => bytes?,
+        };
         if bytes.len() as u64 != entry.bytes || hex_sha256(&bytes) != entry.sha256 {
             return user_err!(
                 "model {:?} is corrupt: the checksum of {} differs; restore the file, or train again with CREATE OR REPLACE MODEL",
@@ -215,6 +272,11 @@ pub(super) async fn load(model: &Directory, manifest: Manifest) -> Result<Model>
     }
     let files = ModelFiles::decode(&files, model.url().as_str())?;
     Model::new(manifest, files)
+}
+
+/// The version in the name of a manifest or of a directory of data.
+fn version_of(name: &str) -> Option<u64> {
+    name.split_once('-')?.0.parse().ok()
 }
 
 fn unix_ms() -> u64 {

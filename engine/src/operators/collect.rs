@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use covey_udfs::kmeans::Profile;
-use covey_udfs::matrix::{Points, TOTAL_WEIGHT_MAX, WEIGHT_ONE};
+use covey_udfs::matrix::{Density, Points, TOTAL_WEIGHT_MAX, WEIGHT_ONE};
 use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder, UInt64Array};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -325,7 +325,7 @@ impl PendingPoints {
         if row.len() != n_features {
             return user_err!("a row has {} features and another {n_features}: lists must have one length", row.len());
         }
-        let points = self.points.get_or_insert_with(|| Points::new(n_features));
+        let points = self.points.get_or_insert_with(|| Points::new(Density::Dense, n_features));
         if let Some(x) = row.iter().find(|x| !x.is_finite() || x.abs() > VALUE_ABS_MAX) {
             return user_err!("a feature is {x}: it must be a finite number of at most {VALUE_ABS_MAX:e}");
         }

@@ -3,7 +3,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use covey_udfs::kmeans::{CLUSTERS_MAX, Centroids, FarPoint, Partial};
-use covey_udfs::matrix::{FEATURES_MAX, SparseRows};
+use covey_udfs::matrix::{Density, FEATURES_MAX, Rows};
 use datafusion::common::exec_err;
 use datafusion::error::Result;
 
@@ -12,7 +12,7 @@ use crate::external;
 /// First bytes of each message: a name and a version.
 const PARTIAL: u32 = u32::from_le_bytes(*b"CVp1");
 const CENTROIDS: u32 = u32::from_le_bytes(*b"CVc1");
-const FAR_POINTS: u32 = u32::from_le_bytes(*b"CVf1");
+const FAR_POINTS: u32 = u32::from_le_bytes(*b"CVf2");
 
 pub fn encode_partial(partial: &Partial) -> Bytes {
     let n_features = partial.n_features();
@@ -83,6 +83,7 @@ pub fn encode_far_points(n_features: usize, points: &[FarPoint]) -> Bytes {
         out.put_u128_le(point.content_hash);
         out.put_u32_le(point.cluster as u32);
         out.put_u64_le(point.weight);
+        out.put_u8(u8::from(row.density == Density::Dense));
         out.put_u32_le(row.indices.len() as u32);
         for (feature, value) in row.iter() {
             out.put_u32_le(feature as u32);
@@ -99,9 +100,11 @@ pub fn decode_far_points(bytes: &[u8]) -> Result<Vec<FarPoint>> {
     for _ in 0..n_points {
         let (squared_distance, content_hash) = (input.f64()?, input.u128()?);
         let (cluster, weight) = (input.u32()? as usize, input.u64()?);
+        let density = if input.u8()? == 0 { Density::Sparse } else { Density::Dense };
         let row = (0..input.u32()?).map(|_| Ok((input.u32()?, input.f64()?))).collect::<Result<Vec<_>>>()?;
         let (indices, values): (Vec<u32>, Vec<f64>) = row.into_iter().unzip();
-        let row = SparseRows::try_from_parts(n_features, vec![0, indices.len()], indices, values).map_err(external)?;
+        let offsets = vec![0, indices.len()];
+        let row = Rows::try_from_parts(density, n_features, offsets, indices, values).map_err(external)?;
         points.push(FarPoint { squared_distance, content_hash, cluster, weight, row });
     }
     input.end()?;
@@ -132,6 +135,11 @@ impl Reader<'_> {
             return exec_err!("{} claims {n} entries of {n_features} features", self.what);
         }
         Ok((n, n_features))
+    }
+
+    fn u8(&mut self) -> Result<u8> {
+        self.need(1)?;
+        Ok(self.bytes.get_u8())
     }
 
     fn u32(&mut self) -> Result<u32> {
@@ -185,9 +193,13 @@ mod tests {
         let centroids = Centroids::try_new(2, vec![0.5, -1.0, 3.0, 0.0]).unwrap();
         assert_eq!(decode_centroids(&encode_centroids(&centroids)).unwrap(), centroids);
 
-        let mut row = SparseRows::new(4);
-        row.push([(1, 0.5)]).unwrap();
-        let far = vec![FarPoint { squared_distance: 0.25, content_hash: 1 << 99, cluster: 2, weight: 8, row }];
+        let (mut sparse, mut dense) = (Rows::new(Density::Sparse, 4), Rows::new(Density::Dense, 4));
+        sparse.push([(1, 0.5)]).unwrap();
+        dense.push((0..).zip([0.0, 1.0, 0.0, -2.0])).unwrap();
+        let far: Vec<FarPoint> = [sparse, dense]
+            .into_iter()
+            .map(|row| FarPoint { squared_distance: 0.25, content_hash: 1 << 99, cluster: 2, weight: 8, row })
+            .collect();
         let far_bytes = encode_far_points(4, &far);
         assert_eq!(decode_far_points(&far_bytes).unwrap(), far);
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use covey_engine::coordinator::{PROFILE, Progress, centroids_key};
@@ -10,13 +11,21 @@ use covey_engine::{external, user_err};
 use covey_udfs::kmeans::{Centroids, Profile};
 use datafusion::error::Result;
 use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::board::JobHandle;
+
+/// Between two looks at whether all fits have ended.
+const CLOSE_PAUSE: Duration = Duration::from_millis(10);
 
 /// The fits that run in this process.
 #[derive(Debug, Default)]
 pub struct FitHub {
     fits: Mutex<HashMap<String, Entry>>,
+    closed: watch::Sender<bool>,
+    /// What removes the files of fits that have ended.
+    cleaning: Mutex<JoinSet<()>>,
 }
 
 #[derive(Debug)]
@@ -30,6 +39,28 @@ impl FitHub {
     pub(super) fn open(self: &Arc<Self>, fit: &str, job: Arc<JobHandle>) -> Publication {
         self.fits.lock().insert(fit.to_string(), Entry { objects: HashMap::new(), job });
         Publication { hub: Arc::clone(self), fit: fit.to_string() }
+    }
+
+    /// Ends every fit: the process is about to end. Ready when their files are removed.
+    pub async fn close(&self) {
+        let _ = self.closed.send_replace(true);
+        while !self.fits.lock().is_empty() {
+            tokio::time::sleep(CLOSE_PAUSE).await;
+        }
+        let mut cleaning = std::mem::take(&mut *self.cleaning.lock());
+        while cleaning.join_next().await.is_some() {}
+    }
+
+    /// Ready when the process is about to end.
+    pub(super) async fn closed(&self) {
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
+    /// Runs what a fit leaves to be done after it, and waits for it before the process ends.
+    pub(super) fn clean(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut cleaning = self.cleaning.lock();
+        while cleaning.try_join_next().is_some() {}
+        cleaning.spawn(work);
     }
 
     /// What `fit` has published under `key`.

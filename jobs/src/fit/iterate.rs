@@ -6,7 +6,7 @@ use covey_engine::external;
 use covey_engine::models::{ClusterRow, IterationRow};
 use covey_engine::operators::{BlockWork, FitSpec, SeedSpec, decode_centroids, decode_far_points, decode_partial};
 use covey_udfs::kmeans::{Centroids, FarPoint, FixedPoint, IterationStats, Lloyd, LloydParams, Partial};
-use covey_udfs::matrix::WEIGHT_ONE;
+use covey_udfs::matrix::{Density, WEIGHT_ONE};
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{Float64Type, UInt32Type, UInt64Type};
 use datafusion::common::exec_datafusion_err;
@@ -14,6 +14,9 @@ use datafusion::error::Result;
 
 use super::{Fit, Prepared};
 use crate::statements::Strategy;
+
+/// The number of the passes that measure the spread of the data: none of the runs.
+const TOLERANCE_RUN: usize = usize::MAX;
 
 /// The best of the runs.
 pub(super) struct Solution {
@@ -39,7 +42,7 @@ impl Fit<'_> {
         strategy: Strategy,
     ) -> Result<Solution> {
         let urls: Vec<String> = prepared.blocks.iter().map(|(url, _)| url.clone()).collect();
-        let squared_shift_min = self.squared_shift_min(&urls, scale).await?;
+        let squared_shift_min = self.squared_shift_min(&urls, scale, prepared.profile.density).await?;
         let params = LloydParams { max_iter: self.options.max_iter, squared_shift_min };
         let mut best: Option<Solution> = None;
         let mut all_iterations = vec![];
@@ -71,17 +74,23 @@ impl Fit<'_> {
     }
 
     /// `tol` times the mean variance of the features: Σ w·‖x − mean‖² / (Σ w · n_features), by one pass for one
-    /// centre at zero.
-    async fn squared_shift_min(&self, urls: &[String], scale: &FixedPoint) -> Result<f64> {
+    /// centre at zero. Around zero the variance of dense rows could cancel: they take a second pass, around the mean.
+    async fn squared_shift_min(&self, urls: &[String], scale: &FixedPoint, density: Density) -> Result<f64> {
         if self.options.tol == 0.0 {
             return Ok(0.0);
         }
+        let around = async |iteration: usize, centre: &Centroids| {
+            let key = self.published.centroids(TOLERANCE_RUN, iteration, centre);
+            self.assign(&key, urls, 1, scale.n_features()).await
+        };
+        let mean_square = |partial: &Partial| scale.inertia(partial.inertia) / weight_of(partial);
         let origin = Centroids::zeros(1, scale.n_features());
-        let key = self.published.centroids(usize::MAX, 0, &origin);
-        let pass = self.assign(&key, urls, 1, scale.n_features()).await?;
+        let pass = around(0, &origin).await?;
         let mean = pass.partial.means(scale, &origin);
-        let weight = pass.partial.weights[0] as f64 / WEIGHT_ONE as f64;
-        let spread = (scale.inertia(pass.partial.inertia) / weight - mean.squared_shift(&origin)).max(0.0);
+        let spread = match density {
+            Density::Sparse => (mean_square(&pass.partial) - mean.squared_shift(&origin)).max(0.0),
+            Density::Dense => mean_square(&around(1, &mean).await?.partial),
+        };
         Ok(self.options.tol * spread / scale.n_features() as f64)
     }
 
@@ -180,6 +189,11 @@ impl Fit<'_> {
         });
         Ok((rows.collect(), inertia))
     }
+}
+
+/// In rows of weight one.
+fn weight_of(partial: &Partial) -> f64 {
+    partial.weight() as f64 / WEIGHT_ONE as f64
 }
 
 /// The sum of one cluster's rows of a summary.

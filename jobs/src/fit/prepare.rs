@@ -8,7 +8,7 @@ use covey_engine::operators::{BlockWork, CollectExec, CollectSpec, Features, Vec
 use covey_engine::{external, user_err};
 use covey_udfs::WeightUnitsFunc;
 use covey_udfs::kmeans::Profile;
-use covey_udfs::matrix::WEIGHT_ONE;
+use covey_udfs::matrix::{Density, TOTAL_WEIGHT_MAX, WEIGHT_ONE};
 use covey_udfs::tfidf::{TERMS_MAX, TermFrequency, Vocabulary};
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, UInt64Type};
@@ -51,9 +51,10 @@ impl Fit<'_> {
             features,
             vocabulary: None,
             blocks: vec![],
-            profile: Profile::new(0),
+            profile: Profile::new(Density::Sparse, 0),
             n_points: 0,
             n_rows: 0,
+            weight: 0,
             n_skipped: 0,
             n_values: 0,
         };
@@ -85,9 +86,15 @@ impl Fit<'_> {
                 if prepared.n_skipped > 0 { format!(" but {} with NULL", prepared.n_skipped) } else { String::new() };
             return user_err!("the query of CREATE MODEL gave no rows{nulls}: there is nothing to cluster");
         }
+        if prepared.weight == 0 {
+            return user_err!("every row of the query of CREATE MODEL has the weight 0: there is nothing to cluster");
+        }
+        if prepared.weight > u128::from(TOTAL_WEIGHT_MAX * WEIGHT_ONE) {
+            return user_err!("the total weight is above the limit of {TOTAL_WEIGHT_MAX}");
+        }
         if (self.options.n_clusters as u64) > prepared.n_points {
             return user_err!(
-                "n_clusters is {}, but the query gave only {} distinct rows",
+                "n_clusters is {}, but there are only {} distinct rows to cluster",
                 self.options.n_clusters,
                 prepared.n_points
             );
@@ -201,6 +208,7 @@ fn read_collected(batches: &[RecordBatch], prepared: &mut Prepared) -> Result<Ve
         prepared.n_points += total(1);
         prepared.n_rows += total(2);
         prepared.n_skipped += total(3);
+        prepared.weight += u128::from(total(4));
         let (urls, profiles) = (batch.column(0).as_string::<i32>(), batch.column(6).as_string::<i32>());
         for i in (0..batch.num_rows()).filter(|&i| urls.is_valid(i)) {
             let profile = match profiles.is_valid(i) {
@@ -219,10 +227,10 @@ fn merge_blocks(blocks: impl IntoIterator<Item = Block>, prepared: &mut Prepared
     for (url, documents, n_values, profile) in blocks {
         let profile = profile.ok_or_else(|| exec_datafusion_err!("block {url} came without its profile"))?;
         if prepared.blocks.is_empty() {
-            prepared.profile = Profile::new(profile.value_abs_max.len());
+            prepared.profile = Profile::new(profile.density, profile.n_features());
         }
-        if profile.value_abs_max.len() != prepared.profile.value_abs_max.len() {
-            let (a, b) = (profile.value_abs_max.len(), prepared.profile.value_abs_max.len());
+        let (a, b) = (profile.n_features(), prepared.profile.n_features());
+        if a != b {
             return user_err!("a row has {a} features and another {b}: lists must have one length");
         }
         prepared.profile.merge(&profile);

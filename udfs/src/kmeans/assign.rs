@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 
 use super::{CentroidTable, ClusterSummary, FarPoint, FixedPoint, Nearest, Partial};
-use crate::matrix::{Points, SparseRows};
+use crate::matrix::{Points, Rows};
 
 /// Rows between two looks at the cancel flag, and the least that is worth a thread.
 const CHUNK_ROWS: usize = 2_048;
@@ -74,14 +74,12 @@ pub fn farthest(points: &Points, table: &CentroidTable, n: usize, cancel: &Cance
 
 fn far_point(points: &Points, i: usize, found: Assignment) -> FarPoint {
     let row = points.rows.row(i);
-    let mut copy = SparseRows::new(points.rows.n_features());
-    copy.push(row.indices.iter().copied().zip(row.values.iter().copied())).expect("a row of a matrix is finite");
     FarPoint {
         squared_distance: found.squared_distance,
         content_hash: row.content_hash(),
         cluster: found.cluster,
         weight: points.weights[i],
-        row: copy,
+        row: Rows::of_one(row, points.rows.n_features()),
     }
 }
 

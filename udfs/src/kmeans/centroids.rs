@@ -1,6 +1,6 @@
 //! Cluster centres, and the transposed table that the assignment reads.
 
-use crate::matrix::Row;
+use crate::matrix::{Density, Row};
 use crate::{Result, input_err};
 
 /// Lanes that a compiler may work on at once; tables are padded to a multiple of it.
@@ -77,7 +77,7 @@ pub struct CentroidTable {
     n_clusters: usize,
     n_padded: usize,
     columns: Vec<f64>,
-    /// ‖c‖², infinite in the padding so that it is never the nearest.
+    /// ‖c‖².
     squared_norms: Vec<f64>,
 }
 
@@ -86,7 +86,7 @@ impl CentroidTable {
         let n_clusters = centroids.n_clusters();
         let n_padded = n_clusters.next_multiple_of(LANES);
         let mut columns = vec![0.0; centroids.n_features() * n_padded];
-        let mut squared_norms = vec![f64::INFINITY; n_padded];
+        let mut squared_norms = vec![0.0; n_clusters];
         for cluster in 0..n_clusters {
             let centre = centroids.centre(cluster);
             for (feature, &c) in centre.iter().enumerate() {
@@ -101,41 +101,67 @@ impl CentroidTable {
         self.n_clusters
     }
 
-    /// A buffer for [`Self::nearest`] and [`Self::products`].
+    /// A buffer for [`Self::nearest`].
     pub fn scratch(&self) -> Vec<f64> {
         vec![0.0; self.n_padded]
     }
 
-    /// x·c for every cluster, into `products`.
-    pub fn products(&self, row: Row<'_>, products: &mut [f64]) {
+    /// The nearest cluster of `row`, ties to the lowest index, and the squared distance to its centre.
+    pub fn nearest(&self, row: Row<'_>, scratch: &mut [f64]) -> (usize, f64) {
+        match row.density {
+            Density::Dense => {
+                self.squared_differences(row, scratch);
+                lowest(scratch[..self.n_clusters].iter().copied())
+            }
+            Density::Sparse => {
+                self.products(row, scratch);
+                let scores = self.squared_norms.iter().zip(&*scratch).map(|(norm, product)| norm - 2.0 * product);
+                let (best, _) = lowest(scores);
+                (best, self.squared_distance(row, best))
+            }
+        }
+    }
+
+    /// x·c for every cluster.
+    fn products(&self, row: Row<'_>, products: &mut [f64]) {
         products.fill(0.0);
         for (feature, x) in row.iter() {
-            let column = &self.columns[feature * self.n_padded..(feature + 1) * self.n_padded];
-            for (product, c) in products.iter_mut().zip(column) {
+            for (product, c) in products.iter_mut().zip(self.column(feature)) {
                 *product += x * c;
             }
         }
     }
 
-    /// The nearest cluster of `row`, ties to the lowest index, and the squared distance to its centre.
-    pub fn nearest(&self, row: Row<'_>, products: &mut [f64]) -> (usize, f64) {
-        self.products(row, products);
-        let mut best = (0, f64::INFINITY);
-        for (cluster, (norm, product)) in self.squared_norms.iter().zip(&*products).enumerate() {
-            let score = norm - 2.0 * product;
-            if score < best.1 {
-                best = (cluster, score);
+    /// Σ(x − c)² for every cluster, of a row that holds every feature.
+    fn squared_differences(&self, row: Row<'_>, sums: &mut [f64]) {
+        sums.fill(0.0);
+        for (feature, x) in row.iter() {
+            for (sum, c) in sums.iter_mut().zip(self.column(feature)) {
+                let difference = x - c;
+                *sum += difference * difference;
             }
         }
-        (best.0, self.squared_distance(row, best.0))
     }
 
-    /// ‖x − c‖² = ‖c‖² + Σ x·(x − 2c) over the non-zeros of the row. Rounding may leave it below zero where a
-    /// row lies on its centre; it is then zero.
-    pub fn squared_distance(&self, row: Row<'_>, cluster: usize) -> f64 {
-        let sum = row
-            .iter()
-            .fold(0.0, |sum, (feature, x)| sum + x * (x - 2.0 * self.columns[feature * self.n_padded + cluster]));
-        (self.squared_norms[cluster] + sum).max(0.0)
+    fn column(&self, feature: usize) -> &[f64] {
+        &self.columns[feature * self.n_padded..(feature + 1) * self.n_padded]
     }
+
+    /// ‖x − c‖². Of a sparse row it is ‖c‖² + Σ x·(x − 2c) over the non-zeros; rounding may leave that below zero
+    /// where a row lies on its centre, and it is then zero.
+    pub fn squared_distance(&self, row: Row<'_>, cluster: usize) -> f64 {
+        let pairs = row.iter().map(|(feature, x)| (x, self.columns[feature * self.n_padded + cluster]));
+        match row.density {
+            Density::Dense => pairs.fold(0.0, |sum, (x, c)| sum + (x - c) * (x - c)),
+            Density::Sparse => {
+                let sum = pairs.fold(0.0, |sum, (x, c)| sum + x * (x - 2.0 * c));
+                (self.squared_norms[cluster] + sum).max(0.0)
+            }
+        }
+    }
+}
+
+/// The lowest score and whose it is, ties to the first.
+fn lowest(scores: impl Iterator<Item = f64>) -> (usize, f64) {
+    scores.enumerate().fold((0, f64::INFINITY), |best, (i, score)| if score < best.1 { (i, score) } else { best })
 }

@@ -4,50 +4,75 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::matrix::{Points, Row};
+use crate::matrix::{Density, Points, Row};
 
 /// Bits of a quantised value: those of an `f64`'s mantissa.
 const BITS: i32 = 52;
 /// Largest shift, so that its power of two is finite. Below 2⁻⁹⁴⁸ a value keeps fewer bits.
 const SHIFT_MAX: i32 = 1_000;
 
-/// What the scales are derived from: largest magnitudes over all rows, exact whatever the order.
+/// What the scales are derived from: the range of every feature and the largest norm over all rows, exact whatever
+/// the order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
-    /// For each feature, the largest |x|.
+    pub density: Density,
+    /// For each feature, the smallest and the largest x; zero is among them where rows are sparse.
     #[serde(with = "crate::exact::all")]
-    pub value_abs_max: Vec<f64>,
+    value_min: Vec<f64>,
+    #[serde(with = "crate::exact::all")]
+    value_max: Vec<f64>,
     /// The largest ‖x‖².
     #[serde(with = "crate::exact")]
-    pub squared_norm_max: f64,
+    squared_norm_max: f64,
 }
 
 impl Profile {
-    pub fn new(n_features: usize) -> Self {
-        Self { value_abs_max: vec![0.0; n_features], squared_norm_max: 0.0 }
+    pub fn new(density: Density, n_features: usize) -> Self {
+        let (least, most) = match density {
+            Density::Sparse => (0.0, 0.0),
+            Density::Dense => (f64::INFINITY, f64::NEG_INFINITY),
+        };
+        Self { density, value_min: vec![least; n_features], value_max: vec![most; n_features], squared_norm_max: 0.0 }
     }
 
     pub fn of(points: &Points) -> Self {
-        let mut profile = Self::new(points.rows.n_features());
+        let mut profile = Self::new(points.rows.density(), points.rows.n_features());
         for i in 0..points.len() {
             profile.add(points.rows.row(i));
         }
         profile
     }
 
+    pub fn n_features(&self) -> usize {
+        self.value_min.len()
+    }
+
     fn add(&mut self, row: Row<'_>) {
         for (feature, x) in row.iter() {
-            self.value_abs_max[feature] = self.value_abs_max[feature].max(x.abs());
+            self.value_min[feature] = self.value_min[feature].min(x);
+            self.value_max[feature] = self.value_max[feature].max(x);
         }
         self.squared_norm_max = self.squared_norm_max.max(row.squared_norm());
     }
 
     pub fn merge(&mut self, other: &Self) {
-        assert_eq!(self.value_abs_max.len(), other.value_abs_max.len());
-        for (max, x) in self.value_abs_max.iter_mut().zip(&other.value_abs_max) {
-            *max = max.max(*x);
-        }
+        assert_eq!((self.density, self.n_features()), (other.density, other.n_features()));
+        self.value_min.iter_mut().zip(&other.value_min).for_each(|(min, x)| *min = min.min(*x));
+        self.value_max.iter_mut().zip(&other.value_max).for_each(|(max, x)| *max = max.max(*x));
         self.squared_norm_max = self.squared_norm_max.max(other.squared_norm_max);
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = (f64, f64)> {
+        self.value_min.iter().copied().zip(self.value_max.iter().copied())
+    }
+
+    /// No row is farther from a centre, which lies in the convex hull of the rows. Of sparse rows the norms bound it
+    /// more tightly than the ranges of their many features do.
+    fn squared_distance_max(&self) -> f64 {
+        match self.density {
+            Density::Sparse => 4.0 * self.squared_norm_max,
+            Density::Dense => self.ranges().fold(0.0, |sum, (min, max)| sum + (max - min) * (max - min)),
+        }
     }
 }
 
@@ -59,11 +84,10 @@ pub struct FixedPoint {
 }
 
 impl FixedPoint {
-    /// A centre lies in the convex hull of rows and zero, so no squared distance exceeds 4·max‖x‖².
     pub fn new(profile: &Profile) -> Self {
         Self {
-            value_factors: profile.value_abs_max.iter().map(|&max| factor(max)).collect(),
-            distance_factor: factor(4.0 * profile.squared_norm_max),
+            value_factors: profile.ranges().map(|(min, max)| factor(min.abs().max(max.abs()))).collect(),
+            distance_factor: factor(profile.squared_distance_max()),
         }
     }
 
@@ -107,7 +131,10 @@ mod tests {
     #[test]
     fn keeps_the_mantissa() {
         for max in [1e-270, 3e-9, 0.5, 1.0, 7.3, 1e100] {
-            let scale = FixedPoint::new(&Profile { value_abs_max: vec![max], squared_norm_max: max });
+            let mut points = Points::new(Density::Sparse, 1);
+            points.rows.push([(0, max)]).unwrap();
+            points.weights.push(1);
+            let scale = FixedPoint::new(&Profile::of(&points));
             let x = max * 0.7;
             let back = scale.mean(0, i128::from(scale.quantise_value(0, x)), 1);
             assert!(((back - x) / max).abs() < 1e-15, "{max}");

@@ -27,6 +27,8 @@ pub struct IterationStats {
     pub n_empty: usize,
     /// Rows assigned, each once whatever its weight.
     pub n_points: u64,
+    /// Σ w of the rows assigned, in weight units.
+    pub weight: u64,
 }
 
 /// The state of one run.
@@ -75,6 +77,7 @@ impl Lloyd {
             squared_shift,
             n_empty,
             n_points: partial.n_points,
+            weight: partial.weight(),
         });
         // Labels that did not change give the same sums and so the same bits: no shift at all.
         self.done = squared_shift <= self.params.squared_shift_min || self.history.len() >= self.params.max_iter;

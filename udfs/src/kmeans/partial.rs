@@ -1,7 +1,7 @@
 //! What one part of the data contributes to an iteration. Merging is exact, so any grouping gives the same bits.
 
 use super::{Centroids, FixedPoint};
-use crate::matrix::{Row, SparseRows};
+use crate::matrix::{Row, Rows};
 
 /// Weighted sums of the rows of each cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +58,11 @@ impl Partial {
         self.n_points += other.n_points;
     }
 
+    /// Σ w over all rows, in weight units.
+    pub fn weight(&self) -> u64 {
+        self.weights.iter().sum()
+    }
+
     /// Clusters without a row of positive weight.
     pub fn empty_clusters(&self) -> Vec<usize> {
         (0..self.n_clusters()).filter(|&cluster| self.weights[cluster] == 0).collect()
@@ -99,7 +104,7 @@ pub struct FarPoint {
     pub cluster: usize,
     pub weight: u64,
     /// The row itself: one row.
-    pub row: SparseRows,
+    pub row: Rows,
 }
 
 impl FarPoint {

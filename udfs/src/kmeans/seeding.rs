@@ -49,44 +49,55 @@ pub fn seed(
     random_state: u64,
     cancel: &Cancel,
 ) -> Result<Option<Centroids>> {
-    let mut candidates = candidates(blocks, random_state);
+    let Some(mut candidates) = candidates(blocks, random_state, cancel) else {
+        return Ok(None);
+    };
     let mut chosen: Vec<Row<'_>> = vec![];
     for round in 0..n_clusters {
-        if cancel.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
         let trials = match init {
             Init::KMeansPlusPlus if round > 0 => 2 + libm::log(n_clusters as f64) as usize,
             _ => 1,
         };
-        let best = race(&candidates, trials, random_state, round as u64, |candidate| match init {
+        // Rows are passed over once the fit is cancelled; what they give then is thrown away by the next round.
+        let mass = |candidate: &Candidate<'_>| match init {
+            _ if cancel.load(Ordering::Relaxed) => 0.0,
             // Before there is a centre, the mass of a row is its weight alone.
             Init::KMeansPlusPlus if round > 0 => candidate.distance,
             // Distance only rules out rows that are centres already.
             _ => f64::from(candidate.distance > 0.0),
-        });
+        };
+        let best = race(&candidates, trials, random_state, round as u64, mass);
+        if cancel.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         if best.is_empty() {
             return input_err!("n_clusters is {n_clusters}, but there are only {round} distinct rows to cluster");
         }
-        chosen.push(take_best(&mut candidates, &best, scale));
+        chosen.push(take_best(&mut candidates, &best, scale, cancel));
+    }
+    if cancel.load(Ordering::Relaxed) {
+        return Ok(None);
     }
     Ok(Some(Centroids::from_rows(scale.n_features(), chosen)))
 }
 
-/// All rows of positive weight, or a weighted sample of [`SEED_POINTS_MAX`] of them.
-fn candidates<'a>(blocks: &[&'a Points], random_state: u64) -> Vec<Candidate<'a>> {
+/// All rows of positive weight, or a weighted sample of [`SEED_POINTS_MAX`] of them. `None` when cancelled.
+fn candidates<'a>(blocks: &[&'a Points], random_state: u64, cancel: &Cancel) -> Option<Vec<Candidate<'a>>> {
     let mut candidates: Vec<Candidate<'a>> = blocks
-        .iter()
-        .flat_map(|block| (0..block.len()).map(move |i| (block.rows.row(i), block.weights[i])))
-        .filter(|(_, weight)| *weight > 0)
+        .par_iter()
+        .flat_map(|block| (0..block.len()).into_par_iter().map(move |i| (block.rows.row(i), block.weights[i])))
+        .filter(|(_, weight)| *weight > 0 && !cancel.load(Ordering::Relaxed))
         .map(|(row, weight)| Candidate { row, weight, content_hash: row.content_hash(), distance: f64::INFINITY })
         .collect();
+    if cancel.load(Ordering::Relaxed) {
+        return None;
+    }
     if candidates.len() > SEED_POINTS_MAX {
         // A round of its own: no other uses this number.
-        candidates.sort_by_cached_key(|c| (ordered(key(c, 1.0, random_state, u64::MAX)), c.content_hash));
+        candidates.par_sort_by_cached_key(|c| (ordered(key(c, 1.0, random_state, u64::MAX)), c.content_hash));
         candidates.truncate(SEED_POINTS_MAX);
     }
-    candidates
+    Some(candidates)
 }
 
 /// The winners of `trials` independent races, each once: draws with replacement by weight times mass. Rows of mass 0
@@ -129,17 +140,27 @@ fn race(
 }
 
 /// Takes the trial that leaves the lowest Σ w·D², and lowers every candidate's distance to it.
-fn take_best<'a>(candidates: &mut [Candidate<'a>], trials: &[usize], scale: &FixedPoint) -> Row<'a> {
+fn take_best<'a>(candidates: &mut [Candidate<'a>], trials: &[usize], scale: &FixedPoint, cancel: &Cancel) -> Row<'a> {
     let rows: Vec<Row<'a>> = trials.iter().map(|&i| candidates[i].row).collect();
     let table = CentroidTable::new(&Centroids::from_rows(scale.n_features(), rows.iter().copied()));
-    let best = if trials.len() == 1 { 0 } else { lowest_potential(candidates, &table, trials.len(), scale) };
-    candidates.par_iter_mut().for_each(|c| c.distance = c.distance.min(table.squared_distance(c.row, best)));
+    let best = if trials.len() == 1 { 0 } else { lowest_potential(candidates, &table, trials.len(), scale, cancel) };
+    candidates
+        .par_iter_mut()
+        .filter(|_| !cancel.load(Ordering::Relaxed))
+        .for_each(|c| c.distance = c.distance.min(table.squared_distance(c.row, best)));
     rows[best]
 }
 
-fn lowest_potential(candidates: &[Candidate<'_>], table: &CentroidTable, trials: usize, scale: &FixedPoint) -> usize {
+fn lowest_potential(
+    candidates: &[Candidate<'_>],
+    table: &CentroidTable,
+    trials: usize,
+    scale: &FixedPoint,
+    cancel: &Cancel,
+) -> usize {
     let potentials = candidates
         .par_iter()
+        .filter(|_| !cancel.load(Ordering::Relaxed))
         .fold(
             || vec![0_i128; trials],
             |mut sums, c| {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use covey_udfs::kmeans::Profile;
-use covey_udfs::matrix::Points;
+use covey_udfs::matrix::{Density, Points};
 use covey_udfs::tfidf::{TermFrequency, TfidfParams, Vectorizer, Vocabulary, count_terms};
 use datafusion::arrow::array::{ArrayRef, StringArray, UInt64Array};
 use datafusion::error::Result;
@@ -107,7 +107,7 @@ fn vectorize_documents(
                 return Err(cancelled());
             }
             let mut vectorizer = Vectorizer::try_new(params, vocabulary).map_err(external)?;
-            let mut points = Points::new(vocabulary.len());
+            let mut points = Points::new(Density::Sparse, vocabulary.len());
             for i in range {
                 points.rows.push(vectorizer.row(documents.texts.value(i)).iter().copied()).map_err(external)?;
                 points.weights.push(documents.weights.value(i));
@@ -115,7 +115,7 @@ fn vectorize_documents(
             Ok(points)
         })
         .collect::<Result<_>>()?;
-    let mut all = Points::new(vocabulary.len());
+    let mut all = Points::new(Density::Sparse, vocabulary.len());
     parts.iter().for_each(|part| all.append(part));
     Ok(all)
 }

@@ -1,0 +1,23 @@
+//! The threads of a process: every one has a stack deep enough for the longest chain of operators that a statement may
+//! have, because plans are built, rewritten, encoded and run by recursion.
+
+use tokio::runtime::{Builder, Runtime};
+
+/// Room for [`CHAIN_MAX`](../../covey_jobs/index.html) levels, most of it never touched and so never taken.
+pub const STACK_BYTES: usize = 64 << 20;
+
+/// The runtime of a process. To be called first thing in `main`.
+///
+/// # Errors
+/// When the threads cannot be started.
+pub fn runtime() -> std::io::Result<Runtime> {
+    deepen_all_stacks();
+    Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build()
+}
+
+/// Ballista and rayon start threads of their own, which take the size of their stacks from the environment.
+#[allow(unsafe_code, reason = "the variable is the only way to the threads of other crates")]
+fn deepen_all_stacks() {
+    // SAFETY: no other thread runs yet.
+    unsafe { std::env::set_var("RUST_MIN_STACK", STACK_BYTES.to_string()) };
+}

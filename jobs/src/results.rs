@@ -1,0 +1,90 @@
+//! The rows that our statements give.
+
+use std::sync::Arc;
+
+use covey_engine::failure::plain_text;
+use covey_engine::models::Manifest;
+use datafusion::arrow::array::{
+    ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt32Array, UInt64Array,
+};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::error::Result;
+
+use crate::statements::ClusterStatement;
+
+pub fn result_schema(statement: &ClusterStatement) -> SchemaRef {
+    match statement {
+        ClusterStatement::CreateModel(_) => created_schema(),
+        ClusterStatement::ShowModels => listed_schema(),
+        ClusterStatement::DropModel { .. } | ClusterStatement::SetLabel { .. } => Arc::new(Schema::empty()),
+    }
+}
+
+/// The row of CREATE MODEL.
+pub fn created_model(manifest: Manifest) -> Result<RecordBatch> {
+    let name = manifest.name.clone();
+    Ok(RecordBatch::try_new(created_schema(), columns(&[(name, Ok(manifest))]))?)
+}
+
+/// The rows of SHOW MODELS. A model that cannot be read has its error and nothing else.
+pub fn listed_models(models: &[(String, Result<Manifest>)]) -> Result<RecordBatch> {
+    let errors = models.iter().map(|(_, manifest)| manifest.as_ref().err().map(plain_text));
+    let errors: ArrayRef = Arc::new(StringArray::from_iter(errors));
+    Ok(RecordBatch::try_new(listed_schema(), [columns(models), vec![errors]].concat())?)
+}
+
+fn fields() -> Vec<Field> {
+    vec![
+        Field::new("model", DataType::Utf8, false),
+        Field::new("version", DataType::UInt64, true),
+        Field::new("clusters", DataType::UInt32, true),
+        Field::new("labels", DataType::UInt32, true),
+        Field::new("features", DataType::UInt64, true),
+        Field::new("rows", DataType::UInt64, true),
+        Field::new("distinct_rows", DataType::UInt64, true),
+        Field::new("skipped_rows", DataType::UInt64, true),
+        Field::new("iterations", DataType::UInt32, true),
+        Field::new("inertia", DataType::Float64, true),
+        Field::new("strategy", DataType::Utf8, true),
+        Field::new("created_at", DataType::Timestamp(TimeUnit::Millisecond, None), true),
+        Field::new("digest", DataType::Utf8, true),
+    ]
+}
+
+fn created_schema() -> SchemaRef {
+    Arc::new(Schema::new(fields()))
+}
+
+fn listed_schema() -> SchemaRef {
+    let mut fields = fields();
+    fields.push(Field::new("error", DataType::Utf8, true));
+    Arc::new(Schema::new(fields))
+}
+
+fn columns(models: &[(String, Result<Manifest>)]) -> Vec<ArrayRef> {
+    fn each<'a, T: 'a>(
+        models: &'a [(String, Result<Manifest>)],
+        get: fn(&'a Manifest) -> T,
+    ) -> impl Iterator<Item = Option<T>> + 'a {
+        models.iter().map(move |(_, manifest)| manifest.as_ref().ok().map(get))
+    }
+    let long = |get: fn(&Manifest) -> u64| -> ArrayRef { Arc::new(UInt64Array::from_iter(each(models, get))) };
+    let short = |get: fn(&Manifest) -> u32| -> ArrayRef { Arc::new(UInt32Array::from_iter(each(models, get))) };
+    let names = models.iter().map(|(name, _)| name);
+    let created = each(models, |model| model.created_unix_ms as i64);
+    vec![
+        Arc::new(StringArray::from_iter_values(names)),
+        long(|model| model.version),
+        short(|model| model.n_clusters as u32),
+        short(|model| model.labels.len() as u32),
+        long(|model| model.n_features as u64),
+        long(|model| model.n_rows),
+        long(|model| model.n_points),
+        long(|model| model.n_skipped),
+        short(|model| model.n_iter as u32),
+        Arc::new(Float64Array::from_iter(each(models, |model| model.inertia))),
+        Arc::new(StringArray::from_iter(each(models, |model| model.strategy.as_str()))),
+        Arc::new(TimestampMillisecondArray::from_iter(created)),
+        Arc::new(StringArray::from_iter(each(models, |model| model.digest.as_str()))),
+    ]
+}

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use covey_engine::signals::terminated;
 
 use crate::args::{Cli, Command, Connection, Display};
 use crate::client::Client;
@@ -15,21 +16,23 @@ use crate::prompt::prompt;
 use crate::script::{split, substitute};
 use crate::{output, progress};
 
-/// What a shell expects of a program that Ctrl-C has ended.
+/// What a shell expects of a program that Ctrl-C has ended, and of one that SIGTERM has.
 const INTERRUPTED: u8 = 130;
+const TERMINATED: u8 = 143;
 
 /// Why a statement gave no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
     Error(String),
     Interrupted,
+    Terminated,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Error(message) => f.write_str(message),
-            Self::Interrupted => f.write_str("cancelled"),
+            Self::Interrupted | Self::Terminated => f.write_str("cancelled"),
         }
     }
 }
@@ -57,7 +60,7 @@ pub async fn main() -> ExitCode {
             .await
         }
         Command::Sql { statement: None, connection, display } => {
-            with_session(&connection, &display, async |session| Ok(prompt(session, &display).await?)).await
+            with_session(&connection, &display, async |session| prompt(session, &display).await).await
         }
         Command::Collect { to, storage } => match collect(&to, storage.config()).await {
             Ok(written) => {
@@ -70,12 +73,13 @@ pub async fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if failure == Failure::Interrupted {
-                eprintln!("{failure}");
-                return ExitCode::from(INTERRUPTED);
-            }
-            eprintln!("error: {failure}");
-            ExitCode::FAILURE
+            let (prefix, code) = match failure {
+                Failure::Error(_) => ("error: ", ExitCode::FAILURE),
+                Failure::Interrupted => ("", ExitCode::from(INTERRUPTED)),
+                Failure::Terminated => ("", ExitCode::from(TERMINATED)),
+            };
+            eprintln!("{prefix}{failure}");
+            code
         }
     }
 }
@@ -87,7 +91,7 @@ pub struct Session {
     url: String,
 }
 
-/// Connects, or starts a cluster and connects to it, and stops it in the end.
+/// Connects, or starts a cluster and connects to it, and stops it in the end, also when this process is told to end.
 async fn with_session(
     connection: &Connection,
     display: &Display,
@@ -107,9 +111,15 @@ async fn with_session(
         (None, Some(embedded)) => embedded.url().to_string(),
         (None, None) => unreachable!("one of the two was just made"),
     };
-    let result = match Client::connect(&url).await {
-        Ok(client) => work(&Session { client, url }).await,
-        Err(message) => Err(Failure::Error(message)),
+    let working = async {
+        match Client::connect(&url).await {
+            Ok(client) => work(&Session { client, url }).await,
+            Err(message) => Err(Failure::Error(message)),
+        }
+    };
+    let result = tokio::select! {
+        result = working => result,
+        () = terminated() => Err(Failure::Terminated),
     };
     if let Some(embedded) = embedded {
         embedded.stop().await;
@@ -146,7 +156,7 @@ pub async fn run_file(session: &Session, file: &Path, variables: &[String], disp
             Failure::Error(message) => {
                 Failure::Error(format!("{name}:{}: statement {}: {message}", statement.line, i + 1))
             }
-            Failure::Interrupted => Failure::Interrupted,
+            other => other,
         })?;
     }
     Ok(())

@@ -1,18 +1,22 @@
 //! The signals that ask a process to end.
 
-/// Ready when the process is told to end: SIGTERM or Ctrl-C.
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Ready when the process is told to end: SIGTERM.
 pub async fn terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let interrupted = tokio::signal::ctrl_c();
     match signal(SignalKind::terminate()) {
         Ok(mut terminate) => {
-            tokio::select! {
-                _ = interrupted => {}
-                _ = terminate.recv() => {}
-            }
+            terminate.recv().await;
         }
-        Err(_) => {
-            let _ = interrupted.await;
-        }
+        // Without the signal there is nothing to wait for.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Ready when a server is told to end: SIGTERM or Ctrl-C.
+pub async fn stopped() {
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated() => {}
     }
 }

@@ -29,5 +29,5 @@ fn run(args: ExecutorArgs) -> Result<(), String> {
     let config = ExecutorConfig::try_from(args)?;
     let runtime = covey_engine::threads::runtime().map_err(|e| e.to_string())?;
     rayon::ThreadPoolBuilder::new().num_threads(config.vcores).build_global().map_err(|e| e.to_string())?;
-    runtime.block_on(async { serve(config, covey_engine::signals::terminated()).await.map_err(|e| e.to_string()) })
+    runtime.block_on(async { serve(config, covey_engine::signals::stopped()).await.map_err(|e| e.to_string()) })
 }

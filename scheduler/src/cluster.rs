@@ -46,6 +46,16 @@ const FETCHES_CONCURRENT: usize = 8;
 pub struct JobOutput {
     pub schema: SchemaRef,
     pub tickets: Vec<Vec<u8>>,
+    pub n_rows: u64,
+}
+
+impl JobOutput {
+    fn try_new(schema: SchemaRef, locations: Vec<PartitionLocation>) -> Result<Self> {
+        let rows = |location: &PartitionLocation| location.partition_stats.as_ref().map_or(0, |stats| stats.num_rows);
+        let n_rows = locations.iter().map(|location| rows(location).max(0) as u64).sum();
+        let tickets = locations.into_iter().map(ticket).collect::<Result<_>>()?;
+        Ok(Self { schema, tickets, n_rows })
+    }
 }
 
 #[derive(Clone)]
@@ -72,8 +82,7 @@ impl SchedulerCluster {
     /// EXPLAIN ANALYZE: Ballista measures the stages of a query that it has planned itself.
     async fn analyze(&self, name: &str, session: Arc<SessionContext>, plan: LogicalPlan) -> Result<JobOutput> {
         let result = self.ballista.execute(name, session, plan).await.map_err(|e| exec_datafusion_err!("{e}"))?;
-        let tickets = result.partitions.into_iter().map(ticket).collect::<Result<_>>()?;
-        Ok(JobOutput { schema: result.schema, tickets })
+        JobOutput::try_new(result.schema, result.partitions)
     }
 
     async fn submit(
@@ -92,8 +101,7 @@ impl SchedulerCluster {
         let guard = CancelOnDrop { ballista: Arc::clone(&self.ballista), job: Some(job) };
         let locations = wait(statuses).await?;
         guard.disarm();
-        let tickets = locations.into_iter().map(ticket).collect::<Result<_>>()?;
-        Ok(JobOutput { schema, tickets })
+        JobOutput::try_new(schema, locations)
     }
 
     /// The rows behind a ticket.

@@ -118,7 +118,13 @@ impl CoveyFlightService {
         let covey = &self.inner.covey;
         match prepared {
             Prepared::Local(plan) => {
-                let (schema, batches) = covey.run_local(&session, plan.clone()).await.map_err(status)?;
+                let result = covey.run_local(&session, plan.clone()).await;
+                // Looking at the catalog or the board is no work: displays do it all the time.
+                let result = match plan {
+                    LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) => covey.start(sql).finish(result),
+                    _ => result,
+                };
+                let (schema, batches) = result.map_err(status)?;
                 Ok(self.keep(schema, batches))
             }
             Prepared::Ours { statement, query } => {
@@ -134,7 +140,8 @@ impl CoveyFlightService {
                     covey.require_executors().await?;
                     self.inner.cluster.query(sql, session, plan.clone()).await
                 };
-                let output = job.finish(running.await).map_err(status)?;
+                let result = running.await.inspect(|output| job.add_rows(output.n_rows));
+                let output = job.finish(result).map_err(status)?;
                 let endpoints = output.tickets.iter().map(|ticket| endpoint(ON_EXECUTOR, ticket)).collect();
                 Ok((output.schema, endpoints))
             }
@@ -147,7 +154,12 @@ impl CoveyFlightService {
     }
 
     async fn prepare(&self, session: &SessionContext, sql: &str) -> Result<Prepared, Status> {
-        self.inner.covey.prepare(session, sql).await.map_err(status)
+        let covey = &self.inner.covey;
+        match covey.prepare(session, sql).await {
+            Ok(prepared) => Ok(prepared),
+            // A statement that cannot be planned has failed all the same.
+            failed => covey.start(sql).finish(failed).map_err(status),
+        }
     }
 
     fn statement(&self, handle: &[u8]) -> Result<Statement, Status> {

@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let served = async { bind(args.into()).await?.serve(covey_engine::signals::terminated()).await };
+    let served = async { bind(args.into()).await?.serve(covey_engine::signals::stopped()).await };
     let result = match covey_engine::threads::runtime() {
         Ok(runtime) => runtime.block_on(served).map_err(|e| plain_text(&e)),
         Err(error) => Err(error.to_string()),

@@ -64,11 +64,22 @@ async fn create(session: &dyn Session, cmd: &CreateExternalTable) -> Result<Lake
         .zip(&found.values)
         .map(|(name, values)| PartitionColumn {
             name: name.clone(),
-            data_type: declared_type(cmd, name).unwrap_or_else(|| infer_type(values.iter().map(String::as_str))),
+            data_type: declared_type(cmd, name).unwrap_or_else(|| infer_type(name, values.iter().map(String::as_str))),
         })
         .collect();
     let file_schema = match declared_file_schema(cmd)? {
         Some(schema) => schema,
+        None if found.files.is_empty() => {
+            let level = cmd.table_partition_cols.iter().zip(&found.values).find(|(_, values)| values.is_empty());
+            let missing = match level {
+                Some((column, _)) => format!("no directories {column}=VALUE or VALUE for partition column {column:?}"),
+                None => format!("no {extension} files in the last of its directories"),
+            };
+            return user_err!(
+                "table {}: {url} has {missing}; declare the columns in CREATE EXTERNAL TABLE, or create the table after the first upload",
+                cmd.name
+            );
+        }
         None => {
             let newest = &found.files[found.files.len().saturating_sub(SCHEMA_FILES_MAX)..];
             let schema = format

@@ -24,8 +24,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 use url::Url;
 
-use super::layout::{PartitionColumn, parse_value, value_text};
-use crate::user_err;
+use super::layout::{PartitionColumn, is_number, parse_value, value_text};
 
 /// LIST requests under way at once for one scan.
 const LISTS_CONCURRENT: usize = 16;
@@ -227,12 +226,15 @@ pub(super) struct Probe {
     pub files: Vec<ObjectMeta>,
 }
 
-/// Walks down the last directory of every level.
+/// Walks down the last directory of every level, numbers before others. A lake may still be empty at any level.
 pub(super) async fn probe(store: &dyn ObjectStore, url: &Url, columns: &[String], extension: &str) -> Result<Probe> {
-    let mut path = Path::from_url_path(url.path())?;
+    let mut path = Some(Path::from_url_path(url.path())?);
     let mut values = vec![];
     for column in columns {
-        let found = store.list_with_delimiter(Some(&path)).await?.common_prefixes;
+        let found = match &path {
+            Some(path) => store.list_with_delimiter(Some(path)).await?.common_prefixes,
+            None => vec![],
+        };
         let mut below: Vec<(String, Path)> = found
             .into_iter()
             .filter_map(|path| {
@@ -240,22 +242,15 @@ pub(super) async fn probe(store: &dyn ObjectStore, url: &Url, columns: &[String]
                 Some((text, path))
             })
             .collect();
-        below.sort_by(|a, b| a.1.cmp(&b.1));
+        below.sort_by(|a, b| (is_number(&a.0), &a.1).cmp(&(is_number(&b.0), &b.1)));
         values.push(below.iter().map(|(text, _)| text.clone()).collect());
-        match below.pop() {
-            Some((_, last)) => path = last,
-            None => {
-                return user_err!(
-                    "{url} has no directories for partition column {column:?} below {path}: expected {column}=VALUE or VALUE"
-                );
-            }
-        }
+        path = below.pop().map(|(_, path)| path);
     }
-    let mut files: Vec<ObjectMeta> = store.list(Some(&path)).try_collect().await?;
+    let mut files: Vec<ObjectMeta> = match &path {
+        Some(path) => store.list(Some(path)).try_collect().await?,
+        None => vec![],
+    };
     files.retain(|meta| meta.size > 0 && meta.location.as_ref().ends_with(extension));
     files.sort_by(|a, b| a.location.cmp(&b.location));
-    if files.is_empty() {
-        return user_err!("{url} has no {extension} files in {path}");
-    }
     Ok(Probe { values, files })
 }

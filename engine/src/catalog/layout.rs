@@ -15,10 +15,17 @@ pub struct PartitionColumn {
 /// What Hive writes for a value that is NULL.
 const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
+/// What a file system keeps at its root for itself.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// Columns that are numbers by their names.
+const CALENDAR: [&str; 6] = ["year", "month", "week", "day", "hour", "minute"];
+
 /// The text of a directory's value: after `NAME=` if it begins so, else the whole name. `None` for a directory
-/// that belongs to another column, and for hidden ones (`_temporary`, `.staging`), which are no data.
+/// that belongs to another column, and for those that are no data: hidden ones (`_temporary`, `.staging`) and the file
+/// system's own.
 pub fn value_text<'a>(column: &str, directory: &'a str) -> Option<&'a str> {
-    if directory.starts_with(['_', '.']) {
+    if directory.starts_with(['_', '.']) || directory == LOST_AND_FOUND {
         return None;
     }
     match directory.split_once('=') {
@@ -55,9 +62,18 @@ fn percent_decoded(text: &str) -> String {
         .map_or_else(|| text.to_string(), |(_, value)| value.into_owned())
 }
 
-/// The type of a partition column whose directories have these values: `Int32` if all are numbers, else text.
-pub fn infer_type<'a>(mut values: impl Iterator<Item = &'a str>) -> DataType {
-    if values.all(|value| value == HIVE_NULL || value.parse::<i32>().is_ok()) {
+/// Whether the text of a directory is a number, as years, months and days are.
+pub fn is_number(text: &str) -> bool {
+    text.parse::<i32>().is_ok()
+}
+
+/// The type of a partition column whose directories have these values: `Int32` if all are numbers, else text. A part
+/// of the calendar is a number even with a stranger among its directories, which a query then names.
+pub fn infer_type<'a>(column: &str, values: impl Iterator<Item = &'a str>) -> DataType {
+    let (numbers, others): (Vec<&str>, Vec<&str>) =
+        values.filter(|value| *value != HIVE_NULL).partition(|value| is_number(value));
+    let is_calendar = CALENDAR.iter().any(|name| column.eq_ignore_ascii_case(name));
+    if others.is_empty() && (is_calendar || !numbers.is_empty()) || is_calendar && !numbers.is_empty() {
         DataType::Int32
     } else {
         DataType::Utf8
@@ -81,8 +97,12 @@ mod tests {
         assert_eq!(value_text("month", "day=3"), None);
         let error = parse_value(&month, "august", &Path::from("lake/august")).unwrap_err().to_string();
         assert!(error.contains("lake/august") && error.contains("month"), "{error}");
-        assert_eq!(infer_type(["2019", "08"].into_iter()), DataType::Int32);
-        assert_eq!(infer_type(["2019", "x"].into_iter()), DataType::Utf8);
+        assert_eq!(value_text("year", "lost+found"), None);
+        assert_eq!(infer_type("part", ["2019", "08"].into_iter()), DataType::Int32);
+        assert_eq!(infer_type("part", ["2019", "x"].into_iter()), DataType::Utf8);
+        assert_eq!(infer_type("year", ["2019", "old"].into_iter()), DataType::Int32);
+        assert_eq!(infer_type("month", ["august"].into_iter()), DataType::Utf8);
+        assert_eq!(infer_type("day", std::iter::empty()), DataType::Int32);
         assert_eq!(percent_decoded("a%20b+c"), "a b+c");
     }
 }

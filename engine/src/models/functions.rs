@@ -210,19 +210,13 @@ impl<'a> FeatureRows<'a> {
         let name = &model.manifest.name;
         match (&model.manifest.features, &model.files.vocabulary) {
             (ModelFeatures::Text { column, params }, Some(vocabulary)) => {
-                let is_text = |array: &ArrayRef| {
-                    matches!(
-                        array.data_type(),
-                        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null
-                    )
-                };
                 let [texts] = features else {
                     return user_err!(
                         "{function}: model {name:?} takes one text ({column}), got {} arguments",
                         features.len()
                     );
                 };
-                if !is_text(texts) {
+                if !is_text(texts.data_type()) && !texts.data_type().is_null() {
                     return user_err!(
                         "{function}: model {name:?} takes one text ({column}), got {}",
                         texts.data_type()
@@ -246,8 +240,14 @@ impl<'a> FeatureRows<'a> {
                 )
             }
             (expected, _) => {
+                let is_list = matches!(expected, ModelFeatures::List { .. });
+                let wrong = features.iter().map(|array| array.data_type()).find(|data_type| !fits(data_type, is_list));
+                if let Some(wrong) = wrong {
+                    let kind = if is_list { "one list of numbers" } else { "numbers" };
+                    return user_err!("{function}: model {name:?} takes {kind}, got {wrong}");
+                }
                 let list = DataType::new_list(DataType::Float64, true);
-                let to = if matches!(expected, ModelFeatures::List { .. }) { &list } else { &DataType::Float64 };
+                let to = if is_list { &list } else { &DataType::Float64 };
                 let columns = features.iter().map(|array| cast(array, to)).collect::<Result<_, _>>()?;
                 Ok(Self::Numbers { columns, n_features: model.manifest.n_features })
             }
@@ -301,6 +301,7 @@ impl<'a> FeatureRows<'a> {
                             row.len()
                         );
                     }
+                    check_feature_values(&row)?;
                     let mut dense = Rows::new(Density::Dense, *n_features);
                     dense.push((0..).zip(row.iter().copied())).map_err(external)?;
                     each(Some(model.table.nearest(dense.row(0), &mut scratch)));
@@ -308,6 +309,38 @@ impl<'a> FeatureRows<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether values are text, in whatever form.
+pub fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, values) => is_text(values),
+        other => matches!(other, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View),
+    }
+}
+
+/// Whether values are lists of numbers.
+pub fn is_number_list(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)
+        if item.data_type().is_numeric())
+}
+
+/// NULL and the empty list have no type of their own.
+fn fits(data_type: &DataType, is_list: bool) -> bool {
+    let is_list_of_nulls = matches!(data_type, DataType::List(item) if item.data_type().is_null());
+    data_type.is_null() || if is_list { is_number_list(data_type) || is_list_of_nulls } else { data_type.is_numeric() }
+}
+
+/// Largest magnitude of a feature: its square and sums of squares must stay finite.
+const FEATURE_ABS_MAX: f64 = 1e100;
+
+/// # Errors
+/// When a feature is NaN, infinite or too large.
+pub(crate) fn check_feature_values(row: &[f64]) -> Result<()> {
+    match row.iter().find(|x| !x.is_finite() || x.abs() > FEATURE_ABS_MAX) {
+        Some(x) => user_err!("a feature is {x:e}: it must be a finite number of at most {FEATURE_ABS_MAX:e}"),
+        None => Ok(()),
     }
 }
 

@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use crate::blocks::{BLOCK_ROWS_MAX, Documents, encode_points};
 use crate::coordinator::ExecutorServices;
-use crate::models::functions::read_numbers;
+use crate::models::functions::{check_feature_values, read_numbers};
 use crate::storage::Directory;
 use crate::{external, user_err};
 
@@ -326,9 +326,7 @@ impl PendingPoints {
             return user_err!("a row has {} features and another {n_features}: lists must have one length", row.len());
         }
         let points = self.points.get_or_insert_with(|| Points::new(Density::Dense, n_features));
-        if let Some(x) = row.iter().find(|x| !x.is_finite() || x.abs() > VALUE_ABS_MAX) {
-            return user_err!("a feature is {x}: it must be a finite number of at most {VALUE_ABS_MAX:e}");
-        }
+        check_feature_values(row)?;
         points.rows.push((0..).zip(row.iter().copied())).map_err(external)?;
         points.weights.push(units);
         self.weight = add_weight(self.weight, units)?;
@@ -336,9 +334,6 @@ impl PendingPoints {
         Ok(())
     }
 }
-
-/// Largest magnitude of a feature: its square and sums of squares must stay finite.
-const VALUE_ABS_MAX: f64 = 1e100;
 
 impl Pending for PendingPoints {
     fn push(&mut self, batch: &RecordBatch) -> Result<()> {

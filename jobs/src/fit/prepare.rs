@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use covey_engine::models::functions::{is_number_list, is_text};
 use covey_engine::models::{ModelFeatures, vocabulary_file};
 use covey_engine::operators::{BlockWork, CollectExec, CollectSpec, Features, VectorizeSpec};
 use covey_engine::{external, user_err};
@@ -132,10 +133,6 @@ impl Fit<'_> {
 /// What the columns of the query mean.
 fn features_of(query: &LogicalPlan) -> Result<ModelFeatures> {
     let fields: Vec<_> = query.schema().fields().iter().filter(|field| field.name() != WEIGHT_COLUMN).collect();
-    let is_list = |data_type: &DataType| {
-        matches!(data_type, DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)
-            if item.data_type().is_numeric())
-    };
     match fields.as_slice() {
         [] => user_err!(
             "the query of CREATE MODEL has no column to cluster: select one text column, numbers, or a list of numbers"
@@ -143,7 +140,7 @@ fn features_of(query: &LogicalPlan) -> Result<ModelFeatures> {
         [one] if is_text(one.data_type()) => {
             Ok(ModelFeatures::Text { column: one.name().clone(), params: Default::default() })
         }
-        [one] if is_list(one.data_type()) => Ok(ModelFeatures::List { column: one.name().clone() }),
+        [one] if is_number_list(one.data_type()) => Ok(ModelFeatures::List { column: one.name().clone() }),
         many => {
             if let Some(wrong) = many.iter().find(|field| !field.data_type().is_numeric()) {
                 return user_err!(
@@ -154,13 +151,6 @@ fn features_of(query: &LogicalPlan) -> Result<ModelFeatures> {
             }
             Ok(ModelFeatures::Columns(many.iter().map(|field| field.name().clone()).collect()))
         }
-    }
-}
-
-fn is_text(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::Dictionary(_, values) => is_text(values),
-        other => matches!(other, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View),
     }
 }
 

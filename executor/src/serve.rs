@@ -160,8 +160,8 @@ impl Member {
     async fn ended(&mut self) -> &'static str {
         let why = tokio::select! {
             _ = self.stopped.recv() => "the scheduler has given this executor up",
-            _ = &mut self.results => "the result service has ended",
-            // Ballista ends it when heartbeats are not answered any more.
+            // Ballista ends both services when heartbeats are not answered any more.
+            _ = &mut self.results => "the scheduler is gone",
             _ = &mut self.tasks => "the scheduler is gone",
         };
         self.end();

@@ -24,7 +24,7 @@ use covey_engine::user_err;
 use covey_udfs::kmeans::{FixedPoint, Profile};
 use covey_udfs::tfidf::Vocabulary;
 use datafusion::arrow::array::RecordBatch;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
@@ -43,6 +43,9 @@ const LOCAL_BYTES_MAX: u64 = covey_engine::blocks::BlockCache::BYTES_MAX_DEFAULT
 
 /// Where intermediate files are, below the warehouse: a directory for each fit.
 const FITS: &str = "fits";
+
+/// How long a task that was cancelled may take to notice it.
+const STRAGGLERS_PAUSE: Duration = Duration::from_millis(500);
 
 /// No fit takes so long.
 const FIT_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -81,6 +84,8 @@ struct Fit<'a> {
     context: &'a FitContext<'a>,
     options: &'a FitOptions,
     id: String,
+    // Before the publication, which a process that ends waits for.
+    cleanup: RemoveOnDrop,
     published: Publication,
     directory: Directory,
 }
@@ -104,27 +109,36 @@ async fn fit_model(context: &FitContext<'_>, create: &CreateModel, query: Logica
     context.cluster.require_executors().await?;
     let id = Uuid::now_v7().to_string();
     let directory = context.warehouse.child(FITS)?.child(&id)?;
-    let cleanup = RemoveOnDrop { directory: directory.clone(), hub: Arc::clone(context.hub) };
+    let cleanup = RemoveOnDrop { directory: directory.clone(), hub: Arc::clone(context.hub), cut_off: true };
     let published = context.hub.open(&id, Arc::clone(&context.job));
-    let fit = Fit { context, options: &create.options, id, published, directory };
+    let mut fit = Fit { context, options: &create.options, id, cleanup, published, directory };
     let new = fit.run(create.name.clone(), query).await?;
-    let manifest = context.models.create(new, &seen).await?;
-    drop(cleanup);
-    Ok(manifest)
+    fit.cleanup.cut_off = false;
+    context.models.create(new, &seen).await
 }
 
 /// Removes the intermediate files of a fit when it has ended, however it did.
 struct RemoveOnDrop {
     directory: Directory,
     hub: Arc<FitHub>,
+    /// Tasks of the fit may still run, and write.
+    cut_off: bool,
 }
 
 impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
-        let directory = self.directory.clone();
+        let (directory, cut_off) = (self.directory.clone(), self.cut_off);
         self.hub.clean(async move {
-            if let Err(error) = directory.delete_all().await {
-                tracing::warn!(%error, url = %directory.url(), "intermediate files of a fit were left behind");
+            let removing = async {
+                directory.delete_all().await?;
+                if cut_off {
+                    tokio::time::sleep(STRAGGLERS_PAUSE).await;
+                    directory.delete_all().await?;
+                }
+                Ok::<_, DataFusionError>(())
+            };
+            if let Err(error) = removing.await {
+                tracing::warn!(target: "covey", %error, url = %directory.url(), "intermediate files of a fit were left behind");
             }
         });
     }

@@ -1,8 +1,9 @@
 //! Clients that are not ours: ADBC's Flight SQL driver, and the command against a scheduler.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
-use covey_tests::{covey, project};
+use covey_tests::{covey, covey_command, project};
 
 use crate::{create_model, sandbox_with_sample};
 
@@ -22,6 +23,34 @@ async fn adbc_runs_every_statement() {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}{err}\n{}", sandbox.log("scheduler.log"));
     assert_eq!(out.trim(), "ok");
+}
+
+/// Goal: results are what a program can read: nothing but rows on standard output, a header without rows, lists and
+/// NULL in every form; statements come from a pipe too, the last one without its semicolon.
+#[test]
+fn results_can_be_piped() {
+    let folder = tempfile::tempdir().unwrap();
+    let warehouse = folder.path().join("w").to_string_lossy().into_owned();
+    let run = |format: &str, input: &str| {
+        let mut command = covey_command(&["sql", "--format", format, "--warehouse", &warehouse]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let query = "SELECT make_array(1, 2) AS l, NULL AS n,\n 'a,b' AS t";
+    let (code, out, err) = run("csv", query);
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "l,n,t\n\"[1, 2]\",,\"a,b\"\n", ""));
+    let (_, out, _) = run("json", query);
+    assert_eq!(out, "{\"l\":[1,2],\"n\":null,\"t\":\"a,b\"}\n");
+    let (_, out, _) = run("csv", "SHOW MODELS;");
+    assert!(out.starts_with("model,version,") && out.lines().count() == 1, "{out}");
+    let (code, out, err) = run("csv", "SELECT 1 AS one; SELECT nothing; SELECT 2 AS two;");
+    assert!(code == Some(1) && out == "one\n1\n" && err.contains("nothing"), "{out}{err}");
+    for nothing in ["", ";", "-- nothing\n"] {
+        assert_eq!(run("csv", nothing), (Some(0), String::new(), String::new()));
+    }
 }
 
 /// Goal: the command runs a script against a scheduler that runs elsewhere, variables included.

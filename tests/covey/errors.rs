@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use covey_tests::{Sandbox, covey};
+use covey_tests::{Sandbox, cell, covey};
 
 use crate::{create_model, sandbox_with_sample};
 
@@ -33,7 +33,12 @@ async fn mistakes_are_told() {
         ("SELECT predict('nobody', 'x')".into(), "there is no model \"nobody\""),
         ("SELECT predict(process_command, 'x') FROM processes".into(), "literal string"),
         ("SELECT * FROM model_clusters('nobody')".into(), "there is no model"),
+        (
+            "CREATE MODEL m USING KMEANS OPTIONS (n_clusters 1) AS SELECT 1.0 AS x, 0 AS weight".into(),
+            "has the weight 0",
+        ),
         ("SELECT nothing FROM processes".into(), "nothing"),
+        (format!("SELECT 1{}", " + 1".repeat(100_000)), "chains over 4000"),
         ("SELEC 1".into(), "SELEC"),
         ("INSERT INTO processes VALUES (1)".into(), ""),
         (
@@ -57,6 +62,19 @@ async fn mistakes_are_told() {
     assert!(sandbox.sql("SHOW MODELS").await.iter().all(|batch| batch.num_rows() == 0));
 }
 
+/// Goal: the longest chains that are taken run, on scheduler and executors.
+#[tokio::test]
+async fn long_chains_run() {
+    let mut sandbox = sandbox_with_sample(1, 2).await;
+    const LONGEST: usize = 4_000;
+    let sum = format!("SELECT max(day{}) FROM processes WHERE month = 7", " + 1".repeat(LONGEST));
+    assert_eq!(cell(&sandbox.sql(&sum).await), (31 + LONGEST).to_string());
+    let any: Vec<String> = (0..LONGEST).map(|i| format!("system_id = 'no-{i}'")).collect();
+    let none = format!("SELECT count(*) FROM processes WHERE month = 7 AND ({})", any.join(" OR "));
+    assert_eq!(cell(&sandbox.sql(&none).await), "0");
+    sandbox.assert_alive();
+}
+
 /// Goal: a damaged file of the lake is named when a query meets it, and of a model when it is used.
 #[tokio::test]
 async fn damage_is_named() {
@@ -75,7 +93,7 @@ async fn damage_is_named() {
     let manifest = sandbox.path("warehouse/models/m/00000001-00000000.json");
     let text = fs::read_to_string(&manifest).unwrap().replace("\"n_clusters\": 12", "\"n_clusters\": 13");
     fs::write(&manifest, text).unwrap();
-    let message = sandbox.error("SHOW MODELS").await;
+    let message = sandbox.error("SELECT * FROM model_terms('m')").await;
     assert!(message.contains("is corrupt") && message.contains("00000001-00000000.json"), "{message}");
 
     let lake = sandbox.path("lake");
@@ -97,7 +115,7 @@ async fn damage_is_named() {
         .await;
     let message = sandbox.error("SELECT max(process_command) FROM l").await;
     assert!(message.contains("day=01/part-00000.parquet"), "{message}");
-    assert_eq!(covey_tests::cell(&sandbox.sql("SELECT count(*) > 0 FROM l WHERE day = 2").await), "true");
+    assert_eq!(cell(&sandbox.sql("SELECT count(*) > 0 FROM l WHERE day = 2").await), "true");
     sandbox.assert_alive();
 }
 
@@ -113,7 +131,7 @@ async fn no_executor_is_an_error() {
             "{message}"
         );
     }
-    assert_eq!(covey_tests::cell(&sandbox.sql("SELECT 1 + 1").await), "2");
+    assert_eq!(cell(&sandbox.sql("SELECT 1 + 1").await), "2");
     sandbox.assert_alive();
 }
 

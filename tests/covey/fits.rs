@@ -73,6 +73,32 @@ async fn numbers_lists_and_weights() {
     assert_eq!(cell(&sandbox.sql("SELECT cluster_distance('l', make_array(0.0, 0.5))").await), "0.0");
 }
 
+/// Goal: numbers far from zero are clustered as well as the same numbers around it, and `predict` agrees.
+#[tokio::test]
+async fn numbers_may_lie_far_from_zero() {
+    let sandbox = sandbox_with_sample(1, 2).await;
+    let number = |text: &str| text.parse::<f64>().unwrap();
+    for offset in ["0", "1e5", "1e9"] {
+        let rows = format!(
+            "(SELECT x + {offset} AS x, y - {offset} AS y FROM \
+             (VALUES (0.0, 0.0), (0.0, 1.0), (10.0, 10.0), (10.0, 12.0)) AS t(x, y))"
+        );
+        for strategy in ["local", "distributed"] {
+            let options = format!("n_clusters 2, strategy '{strategy}'");
+            let create =
+                format!("CREATE OR REPLACE MODEL far USING KMEANS OPTIONS ({options}) AS SELECT x, y FROM {rows}");
+            sandbox.sql(&create).await;
+            let found = "SELECT size, inertia FROM model_clusters('far') ORDER BY inertia";
+            let clusters = cells(&sandbox.sql(found).await);
+            assert_eq!(clusters.iter().map(|row| number(&row[0])).collect::<Vec<_>>(), [2.0, 2.0], "{offset}");
+            assert_eq!(clusters.iter().map(|row| number(&row[1])).collect::<Vec<_>>(), [0.5, 2.0], "{offset}");
+        }
+        let distances = format!("SELECT cluster_distance('far', x, y) FROM {rows} ORDER BY 1");
+        let distances: Vec<f64> = cells(&sandbox.sql(&distances).await).iter().map(|row| number(&row[0])).collect();
+        assert_eq!(distances, [0.5, 0.5, 1.0, 1.0], "{offset}");
+    }
+}
+
 /// Goal: a fit can be cancelled from the client, and nothing runs on. Method: a fit too long to end by itself is
 /// dropped by its client once it iterates; the board must say so, and the executors take new work.
 #[tokio::test]

@@ -68,6 +68,37 @@ async fn only_the_days_asked_for_are_read() {
     assert_eq!(cell(&sandbox.sql(same).await), "true");
 }
 
+/// Goal: what is no data in a lake harms no query, what could be is named, and a table may wait for its first upload.
+#[tokio::test]
+async fn strangers_and_empty_lakes() {
+    let sandbox = sandbox_with_sample(1, 2).await;
+    let lake = sandbox.path("lake");
+    plain_copy(&lake);
+    for stranger in ["lost+found", "_temporary/0", ".staging"] {
+        fs::create_dir_all(lake.join(stranger)).unwrap();
+    }
+    let partitioned = "STORED AS PARQUET PARTITIONED BY (year, month, day) LOCATION";
+    sandbox.sql(&format!("CREATE EXTERNAL TABLE strange {partitioned} '{}'", lake.display())).await;
+    let same = "SELECT (SELECT count(*) FROM processes) = (SELECT count(*) FROM strange WHERE year = 2019)";
+    assert_eq!(cell(&sandbox.sql(same).await), "true");
+    fs::create_dir_all(lake.join("2019/old")).unwrap();
+    let message = sandbox.error("SELECT count(*) FROM strange").await;
+    assert!(message.contains("2019/old") && message.contains("partition column month"), "{message}");
+    assert_eq!(cell(&sandbox.sql("SELECT count(*) FROM strange WHERE year = 2020").await), "0");
+
+    let empty = sandbox.path("empty");
+    let undeclared = sandbox.error(&format!("CREATE EXTERNAL TABLE e {partitioned} '{}'", empty.display())).await;
+    assert!(undeclared.contains("declare the columns"), "{undeclared}");
+    let columns = "(system_id VARCHAR, process_command VARCHAR, year INT, month INT, day INT)";
+    sandbox.sql(&format!("CREATE EXTERNAL TABLE e {columns} {partitioned} '{}'", empty.display())).await;
+    assert_eq!(cell(&sandbox.sql("SELECT count(*) FROM e WHERE month = 7").await), "0");
+    fs::rename(lake.join("2019/07"), sandbox.path("july")).unwrap();
+    fs::create_dir_all(empty.join("2019")).unwrap();
+    fs::rename(sandbox.path("july"), empty.join("2019/07")).unwrap();
+    let filled = "SELECT count(*) = (SELECT count(*) FROM processes WHERE month = 7) FROM e";
+    assert_eq!(cell(&sandbox.sql(filled).await), "true");
+}
+
 /// Goal: SQL on the cluster gives what local DataFusion gives, row for row.
 #[tokio::test]
 async fn queries_equal_local_datafusion() {

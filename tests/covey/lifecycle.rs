@@ -1,8 +1,20 @@
-//! Processes: they end when told, cleanly, and jobs survive the loss of an executor.
+//! Processes: they end when told, cleanly, find each other again, and jobs survive the loss of an executor.
 
-use covey_tests::{cell, cells};
+use std::path::Path;
 
-use crate::{create_model, sandbox_with_sample};
+use covey_tests::{Process, cell, cells, covey_command, wait_until};
+
+use crate::{create_model, sample_table, sandbox_with_sample};
+
+/// A fit that does not end by itself while a test looks at it.
+fn endless_model(strategy: &str) -> String {
+    create_model("endless", &format!(", tol 0, n_init 1000, strategy '{strategy}'"))
+}
+
+/// The intermediate files of fits that a warehouse has.
+fn fits_in(warehouse: &Path) -> usize {
+    std::fs::read_dir(warehouse.join("fits")).map_or(0, Iterator::count)
+}
 
 /// Goal: SIGTERM ends every process with exit code 0, the scheduler last or first.
 #[tokio::test]
@@ -30,4 +42,46 @@ async fn a_killed_executor_changes_nothing() {
     sandbox.executors[1].kill();
     let made = fit.await.unwrap().unwrap_or_else(|e| panic!("{e}\n{}", sandbox.log("scheduler.log")));
     assert_eq!(cells(&made.batches)[0].last().cloned(), expected);
+}
+
+/// Goal: a fit that is cut off by the end of its process leaves no files. Method: SIGTERM to a scheduler, and to a
+/// command with its embedded cluster, in the middle of a fit.
+#[tokio::test]
+async fn a_fit_that_is_cut_off_leaves_nothing() {
+    let mut sandbox = sandbox_with_sample(2, 1).await;
+    let client = sandbox.client().await;
+    let fit = tokio::spawn(async move { client.execute(&endless_model("distributed")).await });
+    let warehouse = sandbox.path("warehouse");
+    wait_until("the fit writes files", async || fits_in(&warehouse) > 0).await;
+    assert_eq!(sandbox.scheduler.terminate().code(), Some(0), "{}", sandbox.log("scheduler.log"));
+    assert!(fit.await.unwrap().is_err());
+    assert_eq!(fits_in(&warehouse), 0);
+
+    let warehouse = sandbox.path("embedded");
+    let statements = format!("{}; {}", sample_table(), endless_model("local"));
+    let mut command = covey_command(&["sql", &statements, "--warehouse", &warehouse.to_string_lossy()]);
+    let mut covey = Process::start(&mut command, &sandbox.path("covey.log"));
+    wait_until("the fit writes files", async || fits_in(&warehouse) > 0).await;
+    assert_eq!(covey.terminate().code(), Some(143), "{}", sandbox.log("covey.log"));
+    assert_eq!(fits_in(&warehouse), 0);
+}
+
+/// Goal: executors outlive their scheduler, and work for it again when it is back, however long that takes. Method: a
+/// scheduler that is gone for longer than executors believe in it.
+#[tokio::test]
+async fn executors_find_a_restarted_scheduler() {
+    let mut sandbox = sandbox_with_sample(2, 1).await;
+    sandbox.scheduler.kill();
+    for i in 0..2 {
+        sandbox.wait_for_log(&format!("executor-{i}.log"), "the scheduler is gone; registering again", 1).await;
+    }
+    sandbox.restart_scheduler().await;
+    for i in 0..2 {
+        sandbox.wait_for_log(&format!("executor-{i}.log"), "executor registered", 2).await;
+    }
+    sandbox.assert_alive();
+    sandbox.sql(&sample_table()).await;
+    sandbox.sql(&create_model("m", ", strategy 'distributed'")).await;
+    let executors = "SELECT min(executors) FROM model_iterations('m')";
+    assert_eq!(cell(&sandbox.sql(executors).await), "2");
 }

@@ -7,6 +7,7 @@ mod fits;
 mod lake;
 mod lifecycle;
 mod models;
+mod storage;
 
 use covey_tests::{Sandbox, project};
 

@@ -29,6 +29,11 @@ async fn functions_work_everywhere() {
         "SELECT count(*) > 0 FROM v JOIN model_clusters('m') k ON v.cluster = k.cluster WHERE k.label = 'first'";
     assert_eq!(cell(&sandbox.sql(joined).await), "true");
 
+    let listed = "SELECT size, cluster FROM model_clusters('m') k WHERE k.cluster = 0 ORDER BY size, cluster";
+    assert_eq!(cells(&sandbox.sql(listed).await)[0][1], "0", "cluster is a column like any other");
+    let dictionary = "SELECT predict('m', arrow_cast('sshd', 'Dictionary(Int32, Utf8)')) = predict('m', 'sshd')";
+    assert_eq!(cell(&sandbox.sql(dictionary).await), "true");
+
     let nulls = "SELECT predict('m', NULL) IS NULL AND cluster_distance('m', NULL) IS NULL AND cluster_label('m', NULL) IS NULL \
                  AND predict('m', 'sshd') IS NOT NULL AND cluster_distance('m', 'sshd') >= 0";
     assert_eq!(cell(&sandbox.sql(nulls).await), "true");
@@ -65,6 +70,62 @@ async fn the_life_of_a_model() {
     let again = cells(&sandbox.sql(&create_model("m", "")).await);
     assert!(again[0][1].parse::<u64>().unwrap() > 2);
     assert_eq!(again[0].last(), first[0].last(), "the same data and options give the same digest");
+}
+
+/// Goal: a view means the model that is there when it is queried, not the one that was when it was made.
+#[tokio::test]
+async fn a_view_follows_its_model() {
+    let sandbox = sandbox_with_sample(1, 2).await;
+    sandbox.sql(&create_model("m", "")).await;
+    let view = "CREATE VIEW v AS SELECT predict('m', normalize_command(process_command)) AS cluster FROM processes";
+    sandbox.sql(view).await;
+    let clusters = "SELECT count(DISTINCT cluster) FROM v WHERE cluster IS NOT NULL";
+    assert_eq!(cell(&sandbox.sql(clusters).await), "12");
+    let smaller = create_model("m", "").replace("n_clusters 12", "n_clusters 3");
+    sandbox.sql(&smaller.replacen("CREATE", "CREATE OR REPLACE", 1)).await;
+    assert_eq!(cell(&sandbox.sql(clusters).await), "3");
+    sandbox.sql("DROP MODEL m").await;
+    assert!(sandbox.error(clusters).await.contains("there is no model \"m\""));
+    assert!(sandbox.error(&view.replace("'m'", "'n'").replace(" v ", " w ")).await.contains("there is no model \"n\""));
+}
+
+/// Goal: replacing a model does not fill the warehouse, and one that is corrupt stops nobody: others are listed, it
+/// can be dropped and replaced.
+#[tokio::test]
+async fn old_and_corrupt_versions_go_away() {
+    let sandbox = sandbox_with_sample(1, 2).await;
+    let replace = |name: &str| create_model(name, "").replacen("CREATE", "CREATE OR REPLACE", 1);
+    sandbox.sql(&create_model("good", "")).await;
+    for _ in 0..4 {
+        sandbox.sql(&replace("bad")).await;
+    }
+    let model = sandbox.path("warehouse/models/bad");
+    assert_eq!(std::fs::read_dir(model.join("data")).unwrap().count(), 2, "this version and the one before");
+    std::fs::write(model.join("00000004-00000000.json"), "{").unwrap();
+
+    let listed = cells(&sandbox.sql("SHOW MODELS").await);
+    assert_eq!(listed.iter().map(|row| row[0].as_str()).collect::<Vec<_>>(), ["bad", "good"]);
+    assert!(listed[0].last().unwrap().contains("is corrupt") && listed[1].last().unwrap().is_empty(), "{listed:?}");
+    assert!(sandbox.error("SELECT predict('bad', 'x')").await.contains("00000004-00000000.json is corrupt"));
+    assert!(sandbox.error(&create_model("bad", "")).await.contains("exists"));
+    assert_eq!(cells(&sandbox.sql(&replace("bad")).await)[0][1], "5");
+    assert_eq!(cell(&sandbox.sql("SELECT predict('bad', 'sshd') IS NOT NULL").await), "true");
+
+    std::fs::write(model.join("00000005-00000000.json"), "{").unwrap();
+    sandbox.sql("DROP MODEL bad").await;
+    assert_eq!(cells(&sandbox.sql("SHOW MODELS").await).len(), 1);
+    let message = sandbox.error("SELECT predict('bad', 'x')").await;
+    assert!(message.contains("there is no model \"bad\"; there are: good"), "{message}");
+}
+
+/// Goal: of two CREATE MODEL IF NOT EXISTS of one name at once, both succeed with one model.
+#[tokio::test]
+async fn two_may_ask_for_one_model() {
+    let sandbox = sandbox_with_sample(2, 1).await;
+    let (one, other) = (sandbox.client().await, sandbox.client().await);
+    let statement = create_model("m", "").replacen("MODEL", "MODEL IF NOT EXISTS", 1);
+    let (a, b) = tokio::join!(one.execute(&statement), other.execute(&statement));
+    assert_eq!(cells(&a.unwrap().batches), cells(&b.unwrap().batches));
 }
 
 /// Goal: of two CREATE MODELs of one name at once, one wins whole and the other gets an error.

@@ -31,12 +31,20 @@ with flightsql.connect(url.replace("http://", "grpc://"), autocommit=True) as co
         cursor.execute("SELECT state FROM covey_jobs() WHERE statement LIKE 'CREATE MODEL adbc%'")
         assert cursor.fetchall() == [("finished",)]
 
+        cursor.execute("SELECT arrow_cast(system_id, 'Dictionary(Int32, Utf8)') AS d FROM processes WHERE day = 1 LIMIT 3")
+        assert cursor.fetch_arrow_table().num_rows == 3
+
+        cursor.execute("SELECT state, rows, error FROM covey_jobs() WHERE statement LIKE '%%AS d FROM processes%%'")
+        assert cursor.fetchall() == [("finished", 3, None)]
+
         try:
             cursor.execute("SELECT no_such_column FROM processes")
         except Exception as error:
             assert "no_such_column" in str(error), error
         else:
             raise AssertionError("a wrong statement worked")
+        cursor.execute("SELECT state, stage FROM covey_jobs() WHERE statement LIKE 'SELECT no_such%'")
+        assert cursor.fetchall() == [("failed", "plan")]
 
         cursor.execute("DROP MODEL adbc")
         cursor.execute("SHOW MODELS")

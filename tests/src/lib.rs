@@ -2,4 +2,4 @@
 
 mod sandbox;
 
-pub use sandbox::{Process, Sandbox, cell, cells, covey, project};
+pub use sandbox::{Process, Sandbox, cell, cells, covey, covey_command, project, wait_until};

@@ -28,7 +28,23 @@ fn binary(name: &str) -> PathBuf {
 
 /// Runs the command `covey` to its end.
 pub fn covey(arguments: &[&str]) -> Output {
-    Command::new(binary("covey")).args(arguments).stdin(Stdio::null()).output().expect("covey starts")
+    covey_command(arguments).stdin(Stdio::null()).output().expect("covey starts")
+}
+
+/// The command `covey`, not started yet.
+pub fn covey_command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary("covey"));
+    command.args(arguments);
+    command
+}
+
+/// Waits until `check` is true.
+pub async fn wait_until(what: &str, mut check: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !check().await {
+        assert!(began.elapsed() < PATIENCE, "in vain: {what}");
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// A server process; killed when dropped, if it still runs.
@@ -38,16 +54,11 @@ pub struct Process {
 }
 
 impl Process {
-    fn start(name: &str, arguments: &[&str], log: &Path) -> Self {
-        let log = std::fs::File::create(log).expect("a log can be made");
-        let child = Command::new(binary(name))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap_or_else(|e| panic!("{name}: {e}"));
-        Self { child }
+    /// Starts a command whose output goes to the end of `log`.
+    pub fn start(command: &mut Command, log: &Path) -> Self {
+        let open = || std::fs::OpenOptions::new().create(true).append(true).open(log).expect("a log can be made");
+        let child = command.stdin(Stdio::null()).stdout(open()).stderr(open()).spawn();
+        Self { child: child.unwrap_or_else(|e| panic!("{command:?}: {e}")) }
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -92,49 +103,70 @@ pub struct Sandbox {
     pub scheduler: Process,
     pub executors: Vec<Process>,
     pub url: String,
-    /// A folder for whatever the test needs; the warehouse is in it.
+    /// A folder for whatever the test needs; the warehouse is in it where nothing else is said.
     pub folder: tempfile::TempDir,
+    warehouse: String,
+    /// Variables of every process.
+    environment: Vec<(String, String)>,
 }
 
 impl Sandbox {
     /// Starts a scheduler and `executors` executors of `vcores` tasks each, and waits until all have registered.
     pub async fn start(executors: usize, vcores: usize) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let warehouse = folder.path().join("warehouse");
-        let scheduler = Process::start(
-            "covey-scheduler",
-            &["--port", "0", "--warehouse", &warehouse.to_string_lossy()],
-            &folder.path().join("scheduler.log"),
-        );
-        let mut sandbox = Self { scheduler, executors: vec![], url: String::new(), folder };
-        sandbox.wait_for_log("scheduler.log", "scheduler ready").await;
+        let warehouse = folder.path().join("warehouse").to_string_lossy().into_owned();
+        Self::start_at(folder, &warehouse, &[], executors, vcores).await
+    }
+
+    /// The same with a warehouse elsewhere, and variables for every process.
+    pub async fn start_at(
+        folder: tempfile::TempDir,
+        warehouse: &str,
+        environment: &[(&str, &str)],
+        executors: usize,
+        vcores: usize,
+    ) -> Self {
+        let environment: Vec<(String, String)> =
+            environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let scheduler = start_scheduler(0, warehouse, &environment, folder.path());
+        let mut sandbox = Self {
+            scheduler,
+            executors: vec![],
+            url: String::new(),
+            folder,
+            warehouse: warehouse.to_string(),
+            environment,
+        };
+        sandbox.wait_for_log("scheduler.log", "scheduler ready", 1).await;
         sandbox.url = address(&sandbox.log("scheduler.log"));
         sandbox.client().await;
         for _ in 0..executors {
             sandbox.add_executor(vcores);
         }
         for i in 0..executors {
-            sandbox.wait_for_log(&format!("executor-{i}.log"), "executor registered").await;
+            sandbox.wait_for_log(&format!("executor-{i}.log"), "executor registered", 1).await;
         }
         sandbox
     }
 
-    pub fn add_executor(&mut self, vcores: usize) {
-        let log = self.folder.path().join(format!("executor-{}.log", self.executors.len()));
-        let arguments = ["--scheduler", &self.url, "--vcores", &vcores.to_string()];
-        self.executors.push(Process::start("covey-executor", &arguments, &log));
+    /// Starts the scheduler again, at the address that it had.
+    pub async fn restart_scheduler(&mut self) {
+        let port = self.url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("the URL has a port");
+        self.scheduler = start_scheduler(port, &self.warehouse, &self.environment, self.folder.path());
+        self.client().await;
     }
 
-    async fn wait_for_log(&self, log: &str, text: &str) {
-        let began = Instant::now();
-        loop {
-            let content = self.log(log);
-            if content.contains(text) {
-                return;
-            }
-            assert!(began.elapsed() < PATIENCE, "{log} never said {text:?}:\n{content}");
-            tokio::time::sleep(PAUSE).await;
-        }
+    pub fn add_executor(&mut self, vcores: usize) {
+        let log = self.folder.path().join(format!("executor-{}.log", self.executors.len()));
+        let mut command = Command::new(binary("covey-executor"));
+        command.args(["--scheduler", &self.url, "--vcores", &vcores.to_string()]);
+        command.envs(self.environment.iter().cloned());
+        self.executors.push(Process::start(&mut command, &log));
+    }
+
+    /// Waits until a log has said `text` so many times.
+    pub async fn wait_for_log(&self, log: &str, text: &str, times: usize) {
+        wait_until(&format!("{log} says {text:?}"), async || self.log(log).matches(text).count() >= times).await;
     }
 
     pub fn log(&self, log: &str) -> String {
@@ -180,6 +212,13 @@ impl Sandbox {
             assert!(executor.is_running(), "executor {i} died");
         }
     }
+}
+
+fn start_scheduler(port: u16, warehouse: &str, environment: &[(String, String)], folder: &Path) -> Process {
+    let mut command = Command::new(binary("covey-scheduler"));
+    command.args(["--port", &port.to_string(), "--warehouse", warehouse]);
+    command.envs(environment.iter().cloned());
+    Process::start(&mut command, &folder.join("scheduler.log"))
 }
 
 /// The URL that a scheduler says it listens at. It chooses the port: one found free beforehand may be taken by then.

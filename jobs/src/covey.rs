@@ -183,6 +183,7 @@ impl Covey {
 /// Where a plan runs.
 fn place(plan: LogicalPlan) -> Result<Prepared> {
     refuse_writes(&plan)?;
+    refuse_parameters(&plan)?;
     let here = match &plan {
         LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) | LogicalPlan::Explain(_) | LogicalPlan::DescribeTable(_) => {
             true
@@ -229,6 +230,13 @@ fn scans_only_system_tables(plan: &LogicalPlan) -> Result<bool> {
         Ok(if only { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     })?;
     Ok(only)
+}
+
+fn refuse_parameters(plan: &LogicalPlan) -> Result<()> {
+    match plan.get_parameter_names()?.into_iter().min() {
+        Some(name) => user_err!("the statement has the parameter {name}: covey binds none, write the value into it"),
+        None => Ok(()),
+    }
 }
 
 /// Writing tables needs a distributed commit, which is not built yet.

@@ -39,6 +39,7 @@ async fn mistakes_are_told() {
         ),
         ("SELECT nothing FROM processes".into(), "nothing"),
         (format!("SELECT 1{}", " + 1".repeat(100_000)), "chains over 4000"),
+        ("SELECT * FROM processes WHERE day = $1".into(), "the parameter $1"),
         ("SELEC 1".into(), "SELEC"),
         ("INSERT INTO processes VALUES (1)".into(), ""),
         (

@@ -47,7 +47,7 @@ use crate::coordinator::FlightCoordinator;
 use crate::engine::CoveyExecutionEngine;
 
 /// How often an executor says that it lives. The scheduler waits for three of these.
-const HEARTBEAT_SECONDS: u64 = 5;
+const HEARTBEAT_SECONDS: u64 = 3;
 
 /// How long to wait before the scheduler is tried again, and after how many attempts in vain the log says so.
 const CONNECT_PAUSE: Duration = Duration::from_millis(500);

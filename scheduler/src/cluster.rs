@@ -39,6 +39,9 @@ const EXECUTOR_WAIT_PAUSE: Duration = Duration::from_millis(50);
 /// Job states that may wait to be read.
 const STATUS_BUFFER: usize = 16;
 
+/// Times that a job of a fit is run when its rows get lost with the executor that held them.
+const JOB_ATTEMPTS_MAX: usize = 4;
+
 /// Results fetched from executors at once by one job.
 const FETCHES_CONCURRENT: usize = 8;
 
@@ -104,8 +107,17 @@ impl SchedulerCluster {
         JobOutput::try_new(schema, locations)
     }
 
+    async fn fetch_all(&self, output: JobOutput) -> Result<Vec<RecordBatch>> {
+        let batches: Vec<Vec<RecordBatch>> = futures::stream::iter(output.tickets)
+            .map(|ticket| self.fetch(ticket))
+            .buffered(FETCHES_CONCURRENT)
+            .try_collect()
+            .await?;
+        Ok(batches.concat())
+    }
+
     /// The rows behind a ticket.
-    pub async fn fetch(&self, ticket: Vec<u8>) -> Result<Vec<RecordBatch>> {
+    async fn fetch(&self, ticket: Vec<u8>) -> Result<Vec<RecordBatch>> {
         let response = self.proxy.do_get(Request::new(Ticket { ticket: ticket.into() })).await.map_err(told)?;
         let data = response.into_inner().map_err(|status| FlightError::Tonic(Box::new(status)));
         FlightRecordBatchStream::new_from_flight_data(data)
@@ -183,13 +195,18 @@ impl Cluster for SchedulerCluster {
         session: Arc<SessionContext>,
         plan: Arc<dyn ExecutionPlan>,
     ) -> Result<Vec<RecordBatch>> {
-        let output = self.submit(name, session, plan).await?;
-        let batches: Vec<Vec<RecordBatch>> = futures::stream::iter(output.tickets)
-            .map(|ticket| self.fetch(ticket))
-            .buffered(FETCHES_CONCURRENT)
-            .try_collect()
-            .await?;
-        Ok(batches.concat())
+        let mut attempt = 1;
+        loop {
+            let output = self.submit(name, Arc::clone(&session), Arc::clone(&plan)).await?;
+            match self.fetch_all(output).await {
+                // Its executor ended between the end of the job and here; the others can run it again.
+                Err(lost) if attempt < JOB_ATTEMPTS_MAX => {
+                    tracing::warn!(target: "covey", job = name, %lost, "rows of a job are lost: it runs again");
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
     }
 
     async fn require_executors(&self) -> Result<()> {

@@ -172,6 +172,11 @@ fn unknown_statement() -> Status {
     Status::not_found("the prepared statement is unknown or was idle too long: prepare it again")
 }
 
+fn lost_rows(status: Status) -> Status {
+    tracing::warn!(target: "covey", %status, "rows of a result cannot be fetched");
+    Status::aborted("rows of the result are lost, because the executor that held them is gone: run the statement again")
+}
+
 /// An endpoint without an address: rows are fetched from the scheduler, which knows where they are.
 fn endpoint(place: u8, handle: &[u8]) -> FlightEndpoint {
     let statement_handle = [&[place], handle].concat().into();
@@ -299,7 +304,8 @@ impl FlightSqlService for CoveyFlightService {
     ) -> Result<Response<<Self as FlightService>::DoGetStream>, Status> {
         match ticket.statement_handle.split_first() {
             Some((&ON_EXECUTOR, action)) => {
-                self.inner.proxy.do_get(Request::new(Ticket { ticket: action.to_vec().into() })).await
+                let ticket = Ticket { ticket: action.to_vec().into() };
+                self.inner.proxy.do_get(Request::new(ticket)).await.map_err(lost_rows)
             }
             Some((&KEPT_HERE, handle)) => {
                 let kept = std::str::from_utf8(handle).ok().and_then(|handle| self.inner.results.take(handle));

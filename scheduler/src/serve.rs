@@ -34,8 +34,8 @@ use crate::flight::CoveyFlightService;
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// An executor that was not heard of for so long is lost: three heartbeats.
-const EXECUTOR_SILENT_SECONDS_MAX: u64 = 16;
-const EXECUTOR_CHECK_SECONDS: u64 = 2;
+const EXECUTOR_SILENT_SECONDS_MAX: u64 = 10;
+const EXECUTOR_CHECK_SECONDS: u64 = 1;
 
 /// How long requests under way may take to end when the scheduler is told to. Executors and clients keep their
 /// connections open, so waiting for those would take forever.

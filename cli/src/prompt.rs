@@ -168,7 +168,7 @@ impl Prompt<'_> {
             ("\\d", "") => "SELECT table_schema, table_name, table_type FROM information_schema.tables \
                             WHERE table_schema <> 'information_schema' ORDER BY 1, 2"
                 .to_string(),
-            ("\\d", _) => format!("DESCRIBE \"{}\"", argument.replace('"', "")),
+            ("\\d", table) => format!("DESCRIBE {table}"),
             ("\\dm", _) => "SHOW MODELS".to_string(),
             ("\\j", _) => {
                 "SELECT job_id, state, stage, iteration, rows, elapsed_ms, statement FROM covey_jobs()".to_string()

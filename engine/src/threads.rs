@@ -3,7 +3,7 @@
 
 use tokio::runtime::{Builder, Runtime};
 
-/// Room for [`CHAIN_MAX`](../../covey_jobs/index.html) levels, most of it never touched and so never taken.
+/// Room for the longest chain that `jobs` lets pass, with a wide margin. What is never touched is never taken.
 pub const STACK_BYTES: usize = 64 << 20;
 
 /// The runtime of a process. To be called first thing in `main`.

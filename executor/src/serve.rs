@@ -53,6 +53,10 @@ const HEARTBEAT_SECONDS: u64 = 3;
 const CONNECT_PAUSE: Duration = Duration::from_millis(500);
 const CONNECT_ATTEMPTS_PER_WARNING: u32 = 20;
 
+/// How long a scheduler may take to answer a connection, or a ping on one that is idle: a machine that has vanished
+/// closes nothing.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
 /// How long running tasks may take to end when the executor leaves.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
@@ -158,9 +162,9 @@ impl Member {
 
     /// Ready when this executor is no longer a member, with the reason.
     async fn ended(&mut self) -> &'static str {
+        // Ballista ends both services when heartbeats are not answered any more, and with them the sender of `stopped`.
         let why = tokio::select! {
-            _ = self.stopped.recv() => "the scheduler has given this executor up",
-            // Ballista ends both services when heartbeats are not answered any more.
+            Some(_) = self.stopped.recv() => "the scheduler has given this executor up",
             _ = &mut self.results => "the scheduler is gone",
             _ = &mut self.tasks => "the scheduler is gone",
         };
@@ -241,8 +245,20 @@ async fn connect(config: &ExecutorConfig) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(address(config))
         .map_err(|e| format!("{} is no address of a scheduler: {e}", address(config)))?
         .tcp_nodelay(true)
-        .http2_adaptive_window(true);
-    endpoint.connect().await.map_err(|e| format!("cannot be reached: {e}"))
+        .http2_adaptive_window(true)
+        .connect_timeout(ANSWER_MAX)
+        .http2_keep_alive_interval(ANSWER_MAX)
+        .keep_alive_timeout(ANSWER_MAX)
+        .keep_alive_while_idle(true);
+    endpoint.connect().await.map_err(|e| format!("cannot be reached: {}", root(&e)))
+}
+
+/// The innermost reason of an error.
+fn root<'a>(mut error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
 }
 
 type Codec = BallistaCodec<LogicalPlanNode, PhysicalPlanNode>;

@@ -166,7 +166,11 @@ impl Sandbox {
 
     /// Waits until a log has said `text` so many times.
     pub async fn wait_for_log(&self, log: &str, text: &str, times: usize) {
-        wait_until(&format!("{log} says {text:?}"), async || self.log(log).matches(text).count() >= times).await;
+        let began = Instant::now();
+        while self.log(log).matches(text).count() < times {
+            assert!(began.elapsed() < PATIENCE, "{log} never said {text:?}:\n{}", self.log(log));
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     pub fn log(&self, log: &str) -> String {

@@ -87,6 +87,9 @@ impl Storage {
     }
 }
 
+/// Ballista logs as errors what statements are told anyway, and the races of a cancelled job.
+const LOG_DEFAULT: &str = "error,ballista_scheduler=off,ballista_executor=off";
+
 /// How results are shown.
 #[derive(Debug, Clone, Args)]
 pub struct Display {
@@ -97,7 +100,7 @@ pub struct Display {
     #[arg(long)]
     pub quiet: bool,
     /// What is logged to standard error, as in RUST_LOG.
-    #[arg(long, env = "RUST_LOG", default_value = "error")]
+    #[arg(long, env = "RUST_LOG", default_value = LOG_DEFAULT)]
     pub log: String,
 }
 

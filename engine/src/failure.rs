@@ -10,7 +10,8 @@ const BEGIN: &str = "[covey-error:";
 const END: &str = ":covey-error]";
 
 /// What DataFusion puts before the text of an error.
-const PREFIXES: [&str; 7] = [
+const PREFIXES: [&str; 8] = [
+    "SQL error: ",
     "External error: ",
     "Execution error: ",
     "Arrow error: ",
@@ -20,14 +21,32 @@ const PREFIXES: [&str; 7] = [
     "Generic DataFusion error: ",
 ];
 
+/// How DataFusion tells that an optimizer rule failed, and why.
+const RULE: &str = "Optimizer rule '";
+const CAUSE: &str = "\ncaused by\n";
+
+/// How the parser's errors are told: as debug text.
+const PARSER: [&str; 2] = ["ParserError(\"", "TokenizerError(\""];
+
 /// The error as a user should read it: without a backtrace and without the names of layers.
 pub fn plain_text(error: &DataFusionError) -> String {
     let stripped = error.strip_backtrace();
     let mut text = stripped.as_str();
-    while let Some(rest) = PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix)) {
-        text = rest;
+    loop {
+        let inner = PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix));
+        // A rule of the optimizer is no news to a user; what it stumbled over is.
+        let inner =
+            inner.or_else(|| text.strip_prefix(RULE).and_then(|_| text.split_once(CAUSE)).map(|(_, rest)| rest));
+        match inner {
+            Some(inner) => text = inner,
+            None => break,
+        }
     }
-    text.trim().to_string()
+    let parser = PARSER.iter().find_map(|name| text.strip_prefix(name)?.strip_suffix("\")"));
+    match parser {
+        Some(quoted) => quoted.replace("\\\"", "\"").replace("\\'", "'"),
+        None => text.trim().to_string(),
+    }
 }
 
 /// Whether Ballista reacts to this error itself: it runs a stage or task again.
@@ -70,6 +89,11 @@ mod tests {
     fn layers_are_left_out() {
         let error = external(UserError("a feature is NaN".into()));
         assert_eq!(plain_text(&error), "a feature is NaN");
+        let optimizing = external(UserError("Cast error: no number".into())).context("simplify");
+        let optimizing = DataFusionError::Context("Optimizer rule 'simplify' failed".into(), Box::new(optimizing));
+        assert!(!plain_text(&optimizing).contains("Optimizer rule"), "{}", plain_text(&optimizing));
+        let parsing = DataFusionError::External("SQL error: ParserError(\"Expected: \\\"a\\\"\")".into());
+        assert_eq!(plain_text(&parsing), "Expected: \"a\"");
         let planning = DataFusionError::Plan("no such column".into());
         assert_eq!(plain_text(&planning), "no such column");
         assert!(is_for_ballista(&DataFusionError::IoError(std::io::Error::other("reset"))));

@@ -15,7 +15,7 @@ use ballista_core::serde::scheduler::{Action, ShuffleFileKind};
 use ballista_flight_sql::backend::QueryBackend;
 use ballista_scheduler::scheduler_server::SchedulerServer;
 use covey_engine::failure::open;
-use covey_engine::user_err;
+use covey_engine::{UserError, external, user_err};
 use covey_jobs::Cluster;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -84,7 +84,8 @@ impl SchedulerCluster {
 
     /// EXPLAIN ANALYZE: Ballista measures the stages of a query that it has planned itself.
     async fn analyze(&self, name: &str, session: Arc<SessionContext>, plan: LogicalPlan) -> Result<JobOutput> {
-        let result = self.ballista.execute(name, session, plan).await.map_err(|e| exec_datafusion_err!("{e}"))?;
+        let result = self.ballista.execute(name, session, plan).await;
+        let result = result.map_err(|e| external(UserError(open(&e.to_string()))))?;
         JobOutput::try_new(result.schema, result.partitions)
     }
 

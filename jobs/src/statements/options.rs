@@ -16,7 +16,7 @@ const RUNS_MAX: usize = 1_000;
 /// Most iterations of a run.
 const ITERATIONS_MAX: usize = 1_000_000;
 
-/// A misspelt option is answered with the nearest name within this many edits.
+/// A misspelt option is answered with the nearest name within this many edits, and within half its length.
 const SUGGESTION_EDITS_MAX: usize = 4;
 
 /// Where the iterations of a fit run.
@@ -231,7 +231,9 @@ fn frequency_text(frequency: DocumentFrequency) -> String {
 fn unknown<T>(name: &str) -> Result<T> {
     let nearest = NAMES.iter().map(|known| (levenshtein(known, name), known)).min();
     let suggestion = match nearest {
-        Some((edits, known)) if edits <= SUGGESTION_EDITS_MAX => format!("did you mean {known:?}? "),
+        Some((edits, known)) if edits <= SUGGESTION_EDITS_MAX && 2 * edits < name.len() => {
+            format!("did you mean {known:?}? ")
+        }
         _ => String::new(),
     };
     user_err!("unknown option {name:?}; {suggestion}the options are {}", NAMES.join(", "))

@@ -26,7 +26,8 @@ async fn every_executor_works_in_every_iteration() {
 }
 
 /// Goal: the same bits by both strategies, on one and on three executors, with few and with many partitions.
-/// Method: the model's digest covers centres, sizes, vocabulary and options; beside it every label.
+/// Method: the model's digest covers centres, sizes, vocabulary and options; beside it every label and what is shown
+/// of the clusters.
 #[tokio::test]
 async fn strategies_and_clusters_give_the_same_bits() {
     const LABELS: &str = "SELECT process_command, predict('m', normalize_command(process_command)) FROM processes \
@@ -41,7 +42,8 @@ async fn strategies_and_clusters_give_the_same_bits() {
             let statement = create_model("m", &options).replacen("CREATE", "CREATE OR REPLACE", 1);
             let made = cells(&sandbox.sql(&statement).await);
             let digest = made[0].last().unwrap().clone();
-            found.push((n_init, digest, cells(&sandbox.sql(LABELS).await)));
+            let clusters = cells(&sandbox.sql("SELECT * FROM model_clusters('m') ORDER BY cluster").await);
+            found.push((n_init, digest, [cells(&sandbox.sql(LABELS).await), clusters].concat()));
         }
     }
     for (i, (n_init, digest, labels)) in found.iter().enumerate() {

@@ -138,7 +138,7 @@ fn compare_with_scikit_learn(i: usize, case: &Value, density: Density) {
         let tolerance = 1e-9 + 1e-15 * theirs.abs();
         assert!((ours - theirs).abs() < tolerance, "case {i}: {ours} {theirs}");
     }
-    let summary = kmeans::summarize(&points, &table, lloyd.scale(), &AtomicBool::new(false)).unwrap();
+    let summary = kmeans::summarize(&points, &table, lloyd.scale(), |a, b| a < b, &AtomicBool::new(false)).unwrap();
     let inertia = lloyd.scale().inertia(summary.iter().map(|cluster| cluster.inertia).sum());
     let expected = case["inertia"].as_f64().unwrap();
     assert!((inertia - expected).abs() < 1e-9 * expected, "case {i}: {inertia} {expected}");

@@ -217,10 +217,10 @@ impl Total {
             return Ok(());
         }
         let hash = u128::from_be_bytes(batch.column(5).as_binary::<i32>().value(i).try_into().map_err(damaged)?);
-        let candidate = (distances.value(i), hash);
-        if self.nearest.as_ref().is_none_or(|(distance, hash, _)| candidate < (*distance, *hash)) {
-            let example = batch.column(6).as_string::<i32>().value(i).to_string();
-            self.nearest = Some((candidate.0, candidate.1, example));
+        let candidate = (distances.value(i), hash, batch.column(6).as_string::<i32>().value(i).to_string());
+        // Different texts may be equal as vectors: the first by its bytes is the example everywhere.
+        if self.nearest.as_ref().is_none_or(|best| candidate < *best) {
+            self.nearest = Some(candidate);
         }
         Ok(())
     }

@@ -83,11 +83,12 @@ fn far_point(points: &Points, i: usize, found: Assignment) -> FarPoint {
     }
 }
 
-/// The final numbers of every cluster.
+/// The final numbers of every cluster. `before` orders rows that are equal as vectors, by what they were made of.
 pub fn summarize(
     points: &Points,
     table: &CentroidTable,
     scale: &FixedPoint,
+    before: impl Fn(usize, usize) -> bool,
     cancel: &Cancel,
 ) -> Option<Vec<ClusterSummary>> {
     let labels = labels(points, table, cancel)?;
@@ -98,7 +99,7 @@ pub fn summarize(
         let rank = if row.indices.is_empty() { f64::INFINITY } else { found.squared_distance };
         let candidate = Nearest { squared_distance: rank, content_hash: row.content_hash(), position };
         let distance = scale.quantise_distance(found.squared_distance);
-        clusters[found.cluster].add(points.weights[position], distance, candidate);
+        clusters[found.cluster].add(points.weights[position], distance, candidate, &before);
     }
     Some(clusters)
 }

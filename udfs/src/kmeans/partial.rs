@@ -136,19 +136,27 @@ pub struct ClusterSummary {
     pub n_points: u64,
     /// Quantised Σ w·d².
     pub inertia: i128,
-    /// The row nearest to the centre, ties by content.
+    /// The row nearest to the centre, ties by content, then by what the row was made of.
     pub nearest: Option<Nearest>,
 }
 
 impl ClusterSummary {
-    pub fn add(&mut self, weight: u64, quantised_distance: i64, candidate: Nearest) {
+    fn nearer(best: &Nearest, candidate: &Nearest, before: impl Fn(usize, usize) -> bool) -> bool {
+        let key = |nearest: &Nearest| (nearest.squared_distance, nearest.content_hash);
+        key(candidate) < key(best) || key(candidate) == key(best) && before(candidate.position, best.position)
+    }
+
+    pub(super) fn add(
+        &mut self,
+        weight: u64,
+        quantised_distance: i64,
+        candidate: Nearest,
+        before: impl Fn(usize, usize) -> bool,
+    ) {
         self.weight += weight;
         self.n_points += 1;
         self.inertia += i128::from(quantised_distance) * i128::from(weight);
-        let nearer = self.nearest.is_none_or(|best| {
-            (candidate.squared_distance, candidate.content_hash) < (best.squared_distance, best.content_hash)
-        });
-        if nearer {
+        if self.nearest.is_none_or(|best| Self::nearer(&best, &candidate, before)) {
             self.nearest = Some(candidate);
         }
     }

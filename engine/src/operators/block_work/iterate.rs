@@ -88,13 +88,17 @@ pub(super) async fn summarize(
     let (table, scale) = (Arc::new(table), Arc::new(scale));
     for (url, points) in task.urls.iter().zip(&blocks) {
         let (points, table, scale) = (Arc::clone(points), Arc::clone(&table), Arc::clone(&scale));
-        let found = {
-            let points = Arc::clone(&points);
-            compute(move |cancel| kmeans::summarize(&points, &table, &scale, cancel).ok_or_else(cancelled)).await?
-        };
         let texts = match documents.get(url) {
             Some(url) => Some(Documents::read(task.stores.as_ref(), url).await?),
             None => None,
+        };
+        let found = {
+            let (points, texts) = (Arc::clone(&points), texts.clone());
+            let before = move |a, b| texts.as_ref().is_some_and(|texts| texts.texts.value(a) < texts.texts.value(b));
+            let work = move |cancel: &kmeans::Cancel| {
+                kmeans::summarize(&points, &table, &scale, before, cancel).ok_or_else(cancelled)
+            };
+            compute(work).await?
         };
         for (total, part) in clusters.iter_mut().zip(found) {
             let example = |nearest: Nearest| example(&points, texts.as_ref(), nearest.position);
@@ -110,10 +114,12 @@ fn merge(total: &mut (ClusterSummary, Option<String>), part: ClusterSummary, exa
     sum.n_points += part.n_points;
     sum.inertia += part.inertia;
     let Some(candidate) = part.nearest else { return };
-    let order = |nearest: &Nearest| (nearest.squared_distance, nearest.content_hash);
-    if sum.nearest.as_ref().is_none_or(|best| order(&candidate) < order(best)) {
+    let candidate_text = Some(example(candidate));
+    let best = sum.nearest.map(|best| (best.squared_distance, best.content_hash, &*text));
+    let nearer = (candidate.squared_distance, candidate.content_hash, &candidate_text);
+    if best.is_none_or(|best| nearer < best) {
         sum.nearest = Some(candidate);
-        *text = Some(example(candidate));
+        *text = candidate_text;
     }
 }
 

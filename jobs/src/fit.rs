@@ -24,7 +24,7 @@ use covey_engine::user_err;
 use covey_udfs::kmeans::{FixedPoint, Profile};
 use covey_udfs::tfidf::Vocabulary;
 use datafusion::arrow::array::RecordBatch;
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
@@ -43,9 +43,6 @@ const LOCAL_BYTES_MAX: u64 = covey_engine::blocks::BlockCache::BYTES_MAX_DEFAULT
 
 /// Where intermediate files are, below the warehouse: a directory for each fit.
 const FITS: &str = "fits";
-
-/// How long a task that was cancelled may take to notice it.
-const STRAGGLERS_PAUSE: Duration = Duration::from_millis(500);
 
 /// No fit takes so long.
 const FIT_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -127,20 +124,7 @@ struct RemoveOnDrop {
 
 impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
-        let (directory, cut_off) = (self.directory.clone(), self.cut_off);
-        self.hub.clean(async move {
-            let removing = async {
-                directory.delete_all().await?;
-                if cut_off {
-                    tokio::time::sleep(STRAGGLERS_PAUSE).await;
-                    directory.delete_all().await?;
-                }
-                Ok::<_, DataFusionError>(())
-            };
-            if let Err(error) = removing.await {
-                tracing::warn!(target: "covey", %error, url = %directory.url(), "intermediate files of a fit were left behind");
-            }
-        });
+        self.hub.remove_files(self.directory.clone(), self.cut_off);
     }
 }
 

@@ -1,20 +1,27 @@
 //! Where the tasks of running fits find what was published for them, and where they report.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use covey_engine::coordinator::{PROFILE, Progress, centroids_key};
 use covey_engine::operators::encode_centroids;
+use covey_engine::storage::Directory;
 use covey_engine::{external, user_err};
 use covey_udfs::kmeans::{Centroids, Profile};
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::board::JobHandle;
+
+/// How long a task that was cancelled may take to notice it.
+const STRAGGLERS_PAUSE: Duration = Duration::from_millis(500);
+
+/// Fits that were cut off whose directories are looked at again in the end.
+const CUT_OFF_KEPT_MAX: usize = 64;
 
 /// Between two looks at whether all fits have ended.
 const CLOSE_PAUSE: Duration = Duration::from_millis(10);
@@ -26,6 +33,8 @@ pub struct FitHub {
     closed: watch::Sender<bool>,
     /// What removes the files of fits that have ended.
     cleaning: Mutex<JoinSet<()>>,
+    /// Directories of the last fits that were cut off: a task of theirs may have written once more since.
+    cut_off: Mutex<VecDeque<Directory>>,
 }
 
 #[derive(Debug)]
@@ -49,6 +58,11 @@ impl FitHub {
         }
         let mut cleaning = std::mem::take(&mut *self.cleaning.lock());
         while cleaning.join_next().await.is_some() {}
+        let cut_off = std::mem::take(&mut *self.cut_off.lock());
+        for directory in cut_off {
+            // What could not be removed was said when it was tried first.
+            let _ = directory.delete_all().await;
+        }
     }
 
     /// Ready when the process is about to end.
@@ -56,11 +70,31 @@ impl FitHub {
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
-    /// Runs what a fit leaves to be done after it, and waits for it before the process ends.
-    pub(super) fn clean(&self, work: impl Future<Output = ()> + Send + 'static) {
+    /// Removes the files of a fit that has ended; [`Self::close`] waits for it. Tasks of a fit that was cut off may
+    /// still write: its files are removed again a moment later, and once more when the process ends.
+    pub(super) fn remove_files(&self, directory: Directory, cut_off: bool) {
+        if cut_off {
+            let mut kept = self.cut_off.lock();
+            kept.push_back(directory.clone());
+            while kept.len() > CUT_OFF_KEPT_MAX {
+                kept.pop_front();
+            }
+        }
         let mut cleaning = self.cleaning.lock();
         while cleaning.try_join_next().is_some() {}
-        cleaning.spawn(work);
+        cleaning.spawn(async move {
+            let removing = async {
+                directory.delete_all().await?;
+                if cut_off {
+                    tokio::time::sleep(STRAGGLERS_PAUSE).await;
+                    directory.delete_all().await?;
+                }
+                Ok::<_, DataFusionError>(())
+            };
+            if let Err(error) = removing.await {
+                tracing::warn!(target: "covey", %error, url = %directory.url(), "intermediate files of a fit were left behind");
+            }
+        });
     }
 
     /// What `fit` has published under `key`.

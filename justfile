@@ -26,8 +26,9 @@ lint:
 
 # A scheduler and three executors on this machine, until Ctrl-C.
 cluster:
-    cargo build --workspace
     #!/usr/bin/env bash
+    set -euo pipefail
+    cargo build --workspace
     trap 'kill 0' EXIT
     target/debug/covey-scheduler &
     for _ in 1 2 3; do target/debug/covey-executor --vcores 1 & done

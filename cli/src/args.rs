@@ -108,6 +108,8 @@ pub struct Display {
 pub enum Format {
     /// A table for people.
     Table,
+    /// A line for each value, for rows that are too wide for the screen.
+    Expanded,
     /// Comma-separated values with a header.
     Csv,
     /// One JSON object a line.

@@ -46,7 +46,7 @@ impl Client {
         let unreachable = |e: &dyn std::fmt::Display| {
             format!("cannot reach the scheduler at {url}: {e}; is covey-scheduler running there?")
         };
-        let endpoint = Endpoint::from_shared(url.to_string())
+        let endpoint = Endpoint::from_shared(with_scheme(url))
             .map_err(|e| format!("{url:?} is no URL of a scheduler (http://HOST:PORT): {e}"))?
             .tcp_nodelay(true)
             .http2_adaptive_window(true);
@@ -93,6 +93,15 @@ impl Client {
         let mut request = Request::new(body);
         request.metadata_mut().insert("authorization", self.token.clone());
         request
+    }
+}
+
+/// `host:port` and the `grpc://` of other clients mean the same as `http://host:port`.
+fn with_scheme(url: &str) -> String {
+    match url.split_once("://") {
+        Some(("grpc" | "grpc+tcp", address)) => format!("http://{address}"),
+        Some(_) => url.to_string(),
+        None => format!("http://{url}"),
     }
 }
 

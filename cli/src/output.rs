@@ -15,30 +15,55 @@ use datafusion::arrow::util::pretty::pretty_format_batches_with_schema;
 use crate::args::Format;
 use crate::client::Answer;
 
-/// Writes the rows of a statement. A statement without columns writes nothing.
+/// The rows of a statement as text. A statement without columns has none.
 ///
 /// # Errors
-/// When the output is closed, or a value has no text.
-pub fn write(answer: &Answer, format: Format, out: &mut dyn Write) -> Result<(), String> {
-    if answer.schema.fields().is_empty() {
-        return Ok(());
-    }
-    match format {
-        Format::Table => {
-            let table = pretty_format_batches_with_schema(Arc::clone(&answer.schema), &answer.batches);
-            writeln!(out, "{}", table.map_err(|e| e.to_string())?).map_err(|e| e.to_string())
+/// When a value has no text.
+pub fn render(answer: &Answer, format: Format) -> Result<Vec<u8>, String> {
+    let mut out = vec![];
+    if !answer.schema.fields().is_empty() {
+        match format {
+            Format::Table => write_table(answer, &mut out),
+            Format::Expanded => write_expanded(answer, &mut out),
+            Format::Csv => write_csv(answer, &mut out),
+            Format::Json => write_json(answer, &mut out),
         }
-        Format::Csv => write_csv(answer, out).map_err(|e| e.to_string()),
-        Format::Json => {
-            let mut writer = JsonWriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(out);
-            answer.batches.iter().try_for_each(|batch| writer.write(batch)).map_err(|e| e.to_string())?;
-            writer.finish().map_err(|e| e.to_string())
+        .map_err(|e| e.to_string())?;
+    }
+    Ok(out)
+}
+
+fn write_table(answer: &Answer, out: &mut Vec<u8>) -> Result<(), ArrowError> {
+    let table = pretty_format_batches_with_schema(Arc::clone(&answer.schema), &answer.batches)?;
+    Ok(writeln!(out, "{table}")?)
+}
+
+/// A line for each value, as psql's `\x` shows rows that are too wide for a screen.
+fn write_expanded(answer: &Answer, out: &mut Vec<u8>) -> Result<(), ArrowError> {
+    let names: Vec<&String> = answer.schema.fields().iter().map(|field| field.name()).collect();
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or_default();
+    let mut number = 0;
+    for batch in &answer.batches {
+        for row in 0..batch.num_rows() {
+            number += 1;
+            writeln!(out, "-[ row {number} ]{}", "-".repeat(width))?;
+            for (name, column) in names.iter().zip(batch.columns()) {
+                let text = if column.is_null(row) { String::new() } else { array_value_to_string(column, row)? };
+                writeln!(out, "{}", format!("{name:width$} | {text}").trim_end())?;
+            }
         }
     }
+    Ok(())
+}
+
+fn write_json(answer: &Answer, out: &mut Vec<u8>) -> Result<(), ArrowError> {
+    let mut writer = JsonWriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(out);
+    answer.batches.iter().try_for_each(|batch| writer.write(batch))?;
+    writer.finish()
 }
 
 /// The header is there without rows too.
-fn write_csv(answer: &Answer, out: &mut dyn Write) -> Result<(), ArrowError> {
+fn write_csv(answer: &Answer, out: &mut Vec<u8>) -> Result<(), ArrowError> {
     let mut writer = WriterBuilder::new().with_header(true).build(out);
     writer.write(&with_nested_as_text(&RecordBatch::new_empty(Arc::clone(&answer.schema)))?)?;
     answer.batches.iter().try_for_each(|batch| writer.write(&with_nested_as_text(batch)?))

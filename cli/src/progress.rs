@@ -32,26 +32,40 @@ pub async fn show(url: &str, sql: &str) {
         "SELECT stage, iteration, inertia, rows, elapsed_ms FROM covey_jobs() \
          WHERE state = 'running' AND statement = '{statement}' ORDER BY started_at DESC LIMIT 1"
     );
-    let mut before: Option<(u64, u64)> = None;
+    let mut rate = Rate::default();
     loop {
         if let Ok(answer) = client.execute(&poll).await
             && let Some(batch) = answer.batches.iter().find(|batch| batch.num_rows() > 0)
         {
             let number = |column: usize| batch.column(column).as_primitive::<UInt64Type>().value(0);
-            let now = (number(3), number(4));
-            bar.set_message(message(batch, rate(before, now)));
-            before = Some(now);
+            rate.take(number(3), number(4));
+            bar.set_message(message(batch, rate.rows_per_second));
         }
         bar.tick();
         tokio::time::sleep(POLL_PAUSE).await;
     }
 }
 
-/// Rows a second between two polls of (rows, milliseconds).
-fn rate(before: Option<(u64, u64)>, now: (u64, u64)) -> Option<u64> {
-    let (rows, ms) = before?;
-    let elapsed = now.1.checked_sub(ms).filter(|ms| *ms > 0)?;
-    Some(now.0.saturating_sub(rows) * 1_000 / elapsed)
+/// Rows a second. Rows are told when a pass over them has ended, so the time that counts is the one since they last
+/// changed, and what was found stays until they change again.
+#[derive(Debug, Default)]
+struct Rate {
+    /// Rows and milliseconds at the last change.
+    changed: Option<(u64, u64)>,
+    rows_per_second: Option<u64>,
+}
+
+impl Rate {
+    fn take(&mut self, rows: u64, ms: u64) {
+        match self.changed {
+            Some((before, _)) if before == rows => return,
+            Some((before, began)) if rows > before && ms > began => {
+                self.rows_per_second = Some((rows - before) * 1_000 / (ms - began));
+            }
+            _ => {}
+        }
+        self.changed = Some((rows, ms));
+    }
 }
 
 fn message(batch: &datafusion::arrow::array::RecordBatch, rate: Option<u64>) -> String {
@@ -75,5 +89,21 @@ struct ClearOnDrop(ProgressBar);
 impl Drop for ClearOnDrop {
     fn drop(&mut self) {
         self.0.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Rate;
+
+    /// Goal: the rate is that of whole passes, however often one looks, and it stays until the next pass has ended.
+    #[test]
+    fn rates_are_of_whole_passes() {
+        let mut rate = Rate::default();
+        let shown = [(0, 0), (0, 250), (1_000, 2_000), (1_000, 2_250), (3_000, 6_000)].map(|(rows, ms)| {
+            rate.take(rows, ms);
+            rate.rows_per_second
+        });
+        assert_eq!(shown, [None, None, Some(500), Some(500), Some(500)]);
     }
 }

@@ -7,42 +7,62 @@ use std::time::Instant;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-use crate::args::Display;
+use crate::args::{Display, Format};
 use crate::run::{Failure, Session, run_file};
-use crate::script::split;
+use crate::script::{is_complete, split};
 
 const HELP: &str = "\
 Statements end with ';'. Ctrl-C cancels a statement, Ctrl-D or \\q leaves.
   \\d           tables           \\d NAME     columns of a table
   \\dm          models           \\j          running and past statements
   \\i FILE      run a file       \\timing     show times on or off
+  \\x           a line for each value on or off
   \\?           this help        \\q          leave";
 
 /// Reads and runs statements until the end of input. Where no person types them, nothing but their rows is written,
 /// and the first that fails is the last.
 pub async fn prompt(session: &Session, display: &Display) -> Result<(), Failure> {
     let mut input = Input::open()?;
-    let mut prompt = Prompt { session, display, timing: input.is_terminal(), pending: String::new() };
+    let (display, timing) = (display.clone(), input.is_terminal());
+    let mut prompt = Prompt { session, display, timing, pending: String::new() };
     if input.is_terminal() {
         println!("covey {}; \\? for help", env!("CARGO_PKG_VERSION"));
     }
     loop {
         let (next, line) = input.line(if prompt.pending.is_empty() { "covey> " } else { "  ...> " }).await?;
         input = next;
-        let result = match line {
-            Line::Text(line) => prompt.take(&line).await,
+        let entry = match line {
+            Line::Text(line) => prompt.take(&line),
             Line::Interrupted => {
                 prompt.pending.clear();
-                continue;
+                None
             }
-            Line::End => prompt.run_pending().await.map(|()| false),
+            Line::End => Some(Entry::Last(std::mem::take(&mut prompt.pending))),
         };
-        match result {
+        let Some(entry) = entry else { continue };
+        input.remember(entry.text());
+        match prompt.run(&entry).await {
             Ok(true) => {}
             Ok(false) => return Ok(()),
             Err(failure @ Failure::Error(_)) if input.is_terminal() => eprintln!("error: {failure}"),
             Err(Failure::Interrupted) if input.is_terminal() => eprintln!("cancelled"),
             Err(failure) => return Err(failure),
+        }
+    }
+}
+
+/// What was typed, once it is whole.
+enum Entry {
+    Command(String),
+    Statements(String),
+    /// What was there at the end of input.
+    Last(String),
+}
+
+impl Entry {
+    fn text(&self) -> &str {
+        match self {
+            Self::Command(text) | Self::Statements(text) | Self::Last(text) => text.trim(),
         }
     }
 }
@@ -74,6 +94,20 @@ impl Input {
         Ok(Self::Terminal { editor, history })
     }
 
+    /// Puts what was entered into the history, whole, and the history into its file: a terminal may be closed at any
+    /// time.
+    fn remember(&mut self, text: &str) {
+        if let Self::Terminal { editor, history } = self
+            && !text.is_empty()
+            && editor.add_history_entry(text).unwrap_or(false)
+            && let Some(history) = history
+            // A prompt without its history is better than none.
+            && let Err(error) = editor.append_history(history)
+        {
+            tracing::debug!(target: "covey", %error, "the history was not saved");
+        }
+    }
+
     fn is_terminal(&self) -> bool {
         matches!(self, Self::Terminal { .. })
     }
@@ -87,10 +121,7 @@ impl Input {
                     stdin().read_line(&mut line).map(|bytes| if bytes == 0 { Line::End } else { Line::Text(line) })
                 }
                 Self::Terminal { editor, .. } => match editor.readline(mark) {
-                    Ok(line) => {
-                        let _ = editor.add_history_entry(line.trim());
-                        Ok(Line::Text(line))
-                    }
+                    Ok(line) => Ok(Line::Text(line)),
                     Err(ReadlineError::Interrupted) => Ok(Line::Interrupted),
                     Err(_) => Ok(Line::End),
                 },
@@ -101,42 +132,48 @@ impl Input {
     }
 }
 
-impl Drop for Input {
-    fn drop(&mut self) {
-        if let Self::Terminal { editor, history: Some(history) } = self {
-            let _ = editor.save_history(history);
-        }
-    }
-}
-
 struct Prompt<'a> {
     session: &'a Session,
-    display: &'a Display,
+    display: Display,
     timing: bool,
     /// Lines of a statement that has not ended.
     pending: String,
 }
 
+/// What people type who know other prompts.
+const WORDS: [(&str, &str); 3] = [("quit", "\\q"), ("exit", "\\q"), ("help", "\\?")];
+
 impl Prompt<'_> {
-    /// Takes one line; false when it says to leave.
-    async fn take(&mut self, line: &str) -> Result<bool, Failure> {
+    /// Takes one line, and gives what is whole with it.
+    fn take(&mut self, line: &str) -> Option<Entry> {
         let command = line.trim();
         if command.starts_with('\\') && (self.pending.is_empty() || command == "\\q") {
-            return self.command(command).await;
+            return Some(Entry::Command(command.to_string()));
+        }
+        let word = command.trim_end_matches(';');
+        if self.pending.is_empty()
+            && let Some((_, meaning)) = WORDS.iter().find(|(name, _)| word.eq_ignore_ascii_case(name))
+        {
+            return Some(Entry::Command(meaning.to_string()));
         }
         self.pending.push_str(line.trim_end_matches('\n'));
         self.pending.push('\n');
-        if is_complete(&self.pending) {
-            self.run_pending().await?;
-        }
-        Ok(true)
+        is_complete(&self.pending).then(|| Entry::Statements(std::mem::take(&mut self.pending)))
     }
 
-    async fn run_pending(&mut self) -> Result<(), Failure> {
-        let text = std::mem::take(&mut self.pending);
-        for statement in split(&text)? {
+    /// False when the entry says to leave.
+    async fn run(&mut self, entry: &Entry) -> Result<bool, Failure> {
+        match entry {
+            Entry::Command(command) => self.command(command).await,
+            Entry::Statements(text) => self.statements(text).await.map(|()| true),
+            Entry::Last(text) => self.statements(text).await.map(|()| false),
+        }
+    }
+
+    async fn statements(&self, text: &str) -> Result<(), Failure> {
+        for statement in split(text)? {
             let began = Instant::now();
-            let rows = self.session.execute(&statement.sql, self.display).await?;
+            let rows = self.session.execute(&statement.sql, &self.display).await?;
             if self.timing {
                 let rows = if rows == 1 { "1 row".to_string() } else { format!("{rows} rows") };
                 println!("{rows} in {:.3} s", began.elapsed().as_secs_f64());
@@ -160,12 +197,18 @@ impl Prompt<'_> {
                 println!("timing is {}", if self.timing { "on" } else { "off" });
                 return Ok(true);
             }
-            ("\\i", "") => return Err(Failure::Error("\\i needs the name of a file".into())),
-            ("\\i", file) => {
-                run_file(self.session, Path::new(file), &[], self.display).await?;
+            ("\\x", _) => {
+                let is_on = self.display.format == Format::Expanded;
+                self.display.format = if is_on { Format::Table } else { Format::Expanded };
+                println!("a line for each value is {}", if is_on { "off" } else { "on" });
                 return Ok(true);
             }
-            ("\\d", "") => "SELECT table_schema, table_name, table_type FROM information_schema.tables \
+            ("\\i", "") => return Err(Failure::Error("\\i needs the name of a file".into())),
+            ("\\i", file) => {
+                run_file(self.session, Path::new(file), &[], &self.display).await?;
+                return Ok(true);
+            }
+            ("\\d" | "\\dt", "") => "SELECT table_schema, table_name, table_type FROM information_schema.tables \
                             WHERE table_schema <> 'information_schema' ORDER BY 1, 2"
                 .to_string(),
             ("\\d", table) => format!("DESCRIBE {table}"),
@@ -175,27 +218,7 @@ impl Prompt<'_> {
             }
             _ => return Err(Failure::Error(format!("there is no command {name}; \\? lists them"))),
         };
-        self.session.execute(&sql, self.display).await?;
+        self.session.execute(&sql, &self.display).await?;
         Ok(true)
-    }
-}
-
-/// Whether the text ends with a semicolon outside of quotes and comments.
-fn is_complete(text: &str) -> bool {
-    // An open quote or comment is an error here: more lines will close it.
-    split(text).is_ok() && (text.trim_end().ends_with(';') || text.trim().is_empty())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_complete;
-
-    /// Goal: a statement is sent when it is whole, not before.
-    #[test]
-    fn waits_for_the_end() {
-        assert!(is_complete("SELECT 1;\n"));
-        assert!(!is_complete("SELECT 1\n"));
-        assert!(!is_complete("SELECT ';\n"));
-        assert!(is_complete("SELECT ';\n';\n"));
     }
 }

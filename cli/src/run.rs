@@ -1,7 +1,7 @@
 //! What the subcommands do.
 
 use std::fmt;
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -26,6 +26,8 @@ pub enum Failure {
     Error(String),
     Interrupted,
     Terminated,
+    /// Nobody reads the output any more.
+    Unread,
 }
 
 impl fmt::Display for Failure {
@@ -33,6 +35,16 @@ impl fmt::Display for Failure {
         match self {
             Self::Error(message) => f.write_str(message),
             Self::Interrupted | Self::Terminated => f.write_str("cancelled"),
+            Self::Unread => f.write_str("the output is closed"),
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::Unread,
+            _ => Self::Error(format!("the output cannot be written: {error}")),
         }
     }
 }
@@ -71,10 +83,11 @@ pub async fn main() -> ExitCode {
         },
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        // Who looks at the first rows only, as `head` does, has what was asked for.
+        Ok(()) | Err(Failure::Unread) => ExitCode::SUCCESS,
         Err(failure) => {
             let (prefix, code) = match failure {
-                Failure::Error(_) => ("error: ", ExitCode::FAILURE),
+                Failure::Error(_) | Failure::Unread => ("error: ", ExitCode::FAILURE),
                 Failure::Interrupted => ("", ExitCode::from(INTERRUPTED)),
                 Failure::Terminated => ("", ExitCode::from(TERMINATED)),
             };
@@ -141,7 +154,10 @@ impl Session {
             _ = tokio::signal::ctrl_c() => return Err(Failure::Interrupted),
             () = showing => return Err(Failure::Interrupted),
         };
-        output::write(&answer, display.format, &mut std::io::stdout().lock())?;
+        let text = output::render(&answer, display.format)?;
+        let mut out = std::io::stdout().lock();
+        out.write_all(&text)?;
+        out.flush()?;
         Ok(answer.rows())
     }
 }
@@ -150,11 +166,14 @@ impl Session {
 pub async fn run_file(session: &Session, file: &Path, variables: &[String], display: &Display) -> Result<(), Failure> {
     let name = file.display();
     let script = read(file).map_err(|e| format!("{name}: {e}"))?;
-    let script = substitute(&script, variables).map_err(|e| format!("{name}: {e}"))?;
+    // Some editors begin a file with this mark.
+    let script = script.strip_prefix('\u{feff}').unwrap_or(&script);
+    let script = substitute(script, variables).map_err(|e| format!("{name}: {e}"))?;
     for (i, statement) in split(&script).map_err(|e| format!("{name}: {e}"))?.iter().enumerate() {
         session.execute(&statement.sql, display).await.map_err(|failure| match failure {
             Failure::Error(message) => {
-                Failure::Error(format!("{name}:{}: statement {}: {message}", statement.line, i + 1))
+                let (message, line) = statement.in_script(&message);
+                Failure::Error(format!("{name}:{line}: statement {}: {message}", i + 1))
             }
             other => other,
         })?;

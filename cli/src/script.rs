@@ -7,9 +7,37 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, Tokenizer};
 /// One statement of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
-    /// Counted from 1.
+    /// Where it begins, counted from 1.
     pub line: u64,
+    pub column: u64,
     pub sql: String,
+}
+
+/// How messages tell a place in a statement, by the parser and by our own statements.
+const PLACES: [(&str, &str); 2] = [("at Line: ", ", Column: "), ("at line ", ", column ")];
+
+impl Statement {
+    /// The message with the place that it tells as one in the script, and the line of that place, else the line that
+    /// the statement begins on.
+    pub fn in_script(&self, message: &str) -> (String, u64) {
+        for (before_line, before_column) in PLACES {
+            let Some((head, rest)) = message.split_once(before_line) else { continue };
+            let Some((line, rest)) = rest.split_once(before_column) else { continue };
+            let (column, tail) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()));
+            let (Ok(line), Ok(column)) = (line.parse::<u64>(), column.parse::<u64>()) else { continue };
+            let column = if line == 1 { column + self.column - 1 } else { column };
+            let line = line + self.line - 1;
+            return (format!("{head}at line {line}, column {column}{tail}"), line);
+        }
+        (message.to_string(), self.line)
+    }
+}
+
+/// Whether the text ends with a semicolon, comments aside, or says nothing. An open quote or comment has not ended.
+pub fn is_complete(text: &str) -> bool {
+    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, text).tokenize() else { return false };
+    let last = tokens.iter().rfind(|token| !matches!(token, Token::Whitespace(_) | Token::EOF));
+    matches!(last, None | Some(Token::SemiColon))
 }
 
 /// Cuts at semicolons outside of quotes and comments. Pieces without a statement are left out.
@@ -41,7 +69,11 @@ pub fn split(script: &str) -> Result<Vec<Statement>, String> {
 
 fn statement(script: &str, start: Location, end: Option<Location>) -> Statement {
     let end = end.map_or(script.len(), |end| byte_offset(script, end));
-    Statement { line: start.line, sql: script[byte_offset(script, start)..end].trim_end().to_string() }
+    Statement {
+        line: start.line,
+        column: start.column,
+        sql: script[byte_offset(script, start)..end].trim_end().to_string(),
+    }
 }
 
 /// Replaces `${NAME}` by the value of `NAME=VALUE` in `variables`, else by its environment variable.
@@ -91,6 +123,28 @@ mod tests {
         assert_eq!(found.iter().map(|s| (s.line, s.sql.as_str())).collect::<Vec<_>>(), expected);
         assert!(split("SELECT 'open").unwrap_err().contains("Line: 1"));
         assert!(split(" -- nothing\n").unwrap().is_empty());
+    }
+
+    /// Goal: a statement is sent when it is whole, not before.
+    #[test]
+    fn waits_for_the_end() {
+        for whole in ["SELECT 1;\n", "SELECT ';\n';\n", "SELECT 1; -- note\n", "-- nothing\n", ""] {
+            assert!(is_complete(whole), "{whole}");
+        }
+        for part in ["SELECT 1\n", "SELECT ';\n", "SELECT 1 -- ;\n", "SELECT 1 /* ;\n"] {
+            assert!(!is_complete(part), "{part}");
+        }
+    }
+
+    /// Goal: an error names the line of the script, not that of the statement.
+    #[test]
+    fn places_are_those_of_the_script() {
+        let found = split("SELECT 1;\n  SELECT x\n  FRM t").unwrap();
+        let (message, line) = found[1].in_script("Expected: end, found: t at Line: 2, Column: 7");
+        assert_eq!((message.as_str(), line), ("Expected: end, found: t at line 3, column 7", 3));
+        let (message, line) = found[1].in_script("expected x at line 1, column 3; the form is y");
+        assert_eq!((message.as_str(), line), ("expected x at line 2, column 5; the form is y", 2));
+        assert_eq!(found[1].in_script("no place"), ("no place".to_string(), 2));
     }
 
     /// Goal: variables come from the command line, then the environment, then their default.

@@ -10,7 +10,9 @@ const BEGIN: &str = "[covey-error:";
 const END: &str = ":covey-error]";
 
 /// What DataFusion puts before the text of an error.
-const PREFIXES: [&str; 8] = [
+const PREFIXES: [&str; 10] = [
+    "DataFusion error: ",
+    "Parquet error: ",
     "SQL error: ",
     "External error: ",
     "Execution error: ",

@@ -8,6 +8,7 @@ pub mod coordinator;
 pub mod failure;
 pub mod models;
 pub mod operators;
+mod rules;
 pub mod session;
 pub mod signals;
 pub mod storage;

@@ -18,6 +18,7 @@ use datafusion::prelude::SessionConfig;
 use crate::catalog::LakeTableFactory;
 use crate::codec::CoveyPhysicalCodec;
 use crate::models::functions::model_functions;
+use crate::rules::rules;
 
 /// Partitions of a stage where nothing else decides: two tasks each for four cores.
 pub const PARTITIONS_DEFAULT: usize = 8;
@@ -34,6 +35,8 @@ pub fn session_config(codec: Arc<CoveyPhysicalCodec>) -> SessionConfig {
         .with_information_schema(true)
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
         .with_target_partitions(PARTITIONS_DEFAULT)
+        // Scans take a column whose smallest and largest value are equal for a constant, and statistics leave NaN out.
+        .with_collect_statistics(false)
         .with_ballista_physical_extension_codec(codec)
 }
 
@@ -50,6 +53,9 @@ pub fn session_state(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> Session
         .with_scalar_functions(scalar_functions())
         .with_aggregate_functions(ballista_aggregate_functions())
         .with_window_functions(ballista_window_functions());
+    for rule in rules() {
+        builder = builder.with_physical_optimizer_rule(rule);
+    }
     for file_type in FILE_TYPES {
         builder = builder.with_table_factory(file_type.into(), Arc::new(LakeTableFactory::default()));
     }

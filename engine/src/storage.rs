@@ -3,17 +3,18 @@
 //! A store is made the first time a URL of its bucket is used, in every process by itself, from the process's
 //! own settings. So credentials are in no plan, and an executor needs no registration to read a new bucket.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::object_store::ObjectStoreRegistry;
+use futures::{StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3Builder;
 use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use parking_lot::RwLock;
 use url::Url;
 
@@ -176,6 +177,17 @@ impl Directory {
         Ok((objects, directories))
     }
 
+    /// Bytes of every object below `name`, by its name from there.
+    pub async fn sizes(&self, name: &str) -> Result<BTreeMap<String, u64>> {
+        let below = self.path_of(name)?;
+        let found: Vec<ObjectMeta> = self.store.list(Some(&below)).try_collect().await?;
+        let relative = |meta: &ObjectMeta| {
+            let parts: Vec<_> = meta.location.prefix_match(&below)?.collect();
+            Some((parts.iter().map(AsRef::as_ref).collect::<Vec<_>>().join("/"), meta.size))
+        };
+        Ok(found.iter().filter_map(relative).collect())
+    }
+
     pub async fn delete(&self, name: &str) -> Result<()> {
         match self.store.delete(&self.path_of(name)?).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
@@ -185,7 +197,6 @@ impl Directory {
 
     /// Removes everything below this directory.
     pub async fn delete_all(&self) -> Result<()> {
-        use futures::{StreamExt, TryStreamExt};
         let path = Path::from_url_path(self.url.path())?;
         let found: Vec<Path> = self.store.list(Some(&path)).map_ok(|meta| meta.location).try_collect().await?;
         let mut deleted = self.store.delete_stream(futures::stream::iter(found.into_iter().map(Ok)).boxed());

@@ -1,7 +1,11 @@
 //! The threads of a process: every one has a stack deep enough for the longest chain of operators that a statement may
 //! have, because plans are built, rewritten, encoded and run by recursion.
 
-use tokio::runtime::{Builder, Runtime};
+use std::future::Future;
+
+use datafusion::common::exec_datafusion_err;
+use datafusion::error::Result;
+use tokio::runtime::{Builder, Handle, Runtime};
 
 /// Room for the longest chain that `jobs` lets pass, with a wide margin. What is never touched is never taken.
 pub const STACK_BYTES: usize = 64 << 20;
@@ -20,4 +24,15 @@ pub fn runtime() -> std::io::Result<Runtime> {
 fn deepen_all_stacks() {
     // SAFETY: no other thread runs yet.
     unsafe { std::env::set_var("RUST_MIN_STACK", STACK_BYTES.to_string()) };
+}
+
+/// Runs work that may compute for seconds, such as the planning of a long statement, where it keeps nobody waiting: on
+/// the threads that serve, heartbeats would be late. It runs to its end even when the result is dropped.
+///
+/// # Errors
+/// When the work panics, or the process is about to end.
+pub async fn aside<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let runtime = Handle::current();
+    let done = tokio::task::spawn_blocking(move || runtime.block_on(work)).await;
+    done.unwrap_or_else(|error| Err(exec_datafusion_err!("the statement could not be planned: {error}")))
 }

@@ -15,16 +15,21 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::MetricsSet;
 use datafusion::prelude::SessionConfig;
 
+use crate::cancel::{CancelFlag, TaskThreads, stoppable};
 use crate::explain::explain;
 
 pub struct CoveyExecutionEngine {
     ballista: DefaultExecutionEngine,
     models: Arc<ModelCache>,
+    threads: Arc<TaskThreads>,
 }
 
 impl CoveyExecutionEngine {
-    pub fn new(models: Arc<ModelCache>) -> Self {
-        Self { ballista: DefaultExecutionEngine::new(), models }
+    /// # Errors
+    /// When the threads for `vcores` tasks cannot be started.
+    pub fn try_new(models: Arc<ModelCache>, vcores: usize) -> Result<Self> {
+        let threads = Arc::new(TaskThreads::try_new(vcores)?);
+        Ok(Self { ballista: DefaultExecutionEngine::new(), models, threads })
     }
 }
 
@@ -39,6 +44,8 @@ impl ExecutionEngine for CoveyExecutionEngine {
         work_dir: &str,
         config: &SessionConfig,
     ) -> Result<Arc<dyn QueryStageExecutor>> {
+        let flag = CancelFlag::default();
+        let plan = stoppable(plan, &flag)?;
         let stage = self.ballista.create_query_stage_exec(
             job_id,
             stage_id,
@@ -48,16 +55,24 @@ impl ExecutionEngine for CoveyExecutionEngine {
             work_dir,
             config,
         )?;
-        Ok(Arc::new(CoveyStage { stage, plan, models: Arc::clone(&self.models) }))
+        let (models, threads) = (Arc::clone(&self.models), Arc::clone(&self.threads));
+        Ok(Arc::new(CoveyStage { stage, plan, models, threads, flag }))
     }
 }
 
 /// A stage that first waits for its models, and whose errors are told in plain words.
-#[derive(Debug)]
 struct CoveyStage {
     stage: Arc<dyn QueryStageExecutor>,
     plan: Arc<dyn ExecutionPlan>,
     models: Arc<ModelCache>,
+    threads: Arc<TaskThreads>,
+    flag: CancelFlag,
+}
+
+impl fmt::Debug for CoveyStage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stage.fmt(f)
+    }
 }
 
 impl fmt::Display for CoveyStage {
@@ -73,11 +88,15 @@ impl QueryStageExecutor for CoveyStage {
         task_id: usize,
         context: Arc<TaskContext>,
     ) -> Result<Vec<ShuffleWritePartition>> {
-        self.models.load_all().await;
-        match self.stage.execute_query_stage(task_id, Arc::clone(&context)).await {
-            Err(error) if !is_for_ballista(&error) => Err(seal(&explain(&error, &self.plan, &context).await)),
-            result => result,
-        }
+        let (stage, plan, models) = (Arc::clone(&self.stage), Arc::clone(&self.plan), Arc::clone(&self.models));
+        let work = async move {
+            models.load_all().await;
+            match stage.execute_query_stage(task_id, Arc::clone(&context)).await {
+                Err(error) if !is_for_ballista(&error) => Err(seal(&explain(&error, &plan, &context).await)),
+                result => result,
+            }
+        };
+        self.threads.run(&self.flag, work).await
     }
 
     fn collect_plan_metrics(&self) -> Vec<MetricsSet> {

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use covey_engine::failure::plain_text;
 use covey_executor::{ExecutorArgs, ExecutorConfig, serve};
 
 #[global_allocator]
@@ -29,5 +30,8 @@ fn run(args: ExecutorArgs) -> Result<(), String> {
     let config = ExecutorConfig::try_from(args)?;
     let runtime = covey_engine::threads::runtime().map_err(|e| e.to_string())?;
     rayon::ThreadPoolBuilder::new().num_threads(config.vcores).build_global().map_err(|e| e.to_string())?;
-    runtime.block_on(async { serve(config, covey_engine::signals::stopped()).await.map_err(|e| e.to_string()) })
+    let served = runtime.block_on(async { serve(config, covey_engine::signals::stopped()).await });
+    // A task that did not end in time is not waited for.
+    runtime.shutdown_background();
+    served.map_err(|e| plain_text(&e))
 }

@@ -296,7 +296,7 @@ fn build(
         registry,
         Arc::new(LoggingMetricsCollector::default()),
         config.vcores,
-        Arc::new(CoveyExecutionEngine::new(models)),
+        Arc::new(CoveyExecutionEngine::try_new(models, config.vcores)?),
     )
     .with_session_runtime_cache(Some(Arc::new(cache)));
     Ok((Arc::new(executor), Codec::new(Arc::new(BallistaLogicalExtensionCodec::default()), codec)))

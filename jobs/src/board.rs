@@ -23,6 +23,8 @@ struct Job {
     statement: String,
     state: &'static str,
     stage: String,
+    /// Which run of how many, where there are several.
+    run: Option<(usize, usize)>,
     iteration: Option<u64>,
     inertia: Option<f64>,
     rows: u64,
@@ -30,6 +32,15 @@ struct Job {
     started_unix_ms: i64,
     started: Instant,
     elapsed_ms: Option<u64>,
+}
+
+impl Job {
+    fn shown_stage(&self) -> String {
+        match self.run {
+            Some((run, n_runs)) => format!("{} (run {run} of {n_runs})", self.stage),
+            None => self.stage.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +64,7 @@ impl JobBoard {
             statement: statement.to_string(),
             state: "running",
             stage: "plan".to_string(),
+            run: None,
             iteration: None,
             inertia: None,
             rows: 0,
@@ -95,7 +107,7 @@ impl JobBoard {
         let columns: Vec<ArrayRef> = vec![
             ids,
             text(|job| job.state),
-            text(|job| &job.stage),
+            Arc::new(StringArray::from_iter_values(jobs.iter().map(Job::shown_stage))),
             Arc::new(UInt64Array::from_iter(jobs.iter().map(|job| job.iteration))),
             Arc::new(Float64Array::from_iter(jobs.iter().map(|job| job.inertia))),
             Arc::new(UInt64Array::from_iter_values(jobs.iter().map(|job| job.rows))),
@@ -124,6 +136,14 @@ impl JobHandle {
     /// Counts rows that were worked on.
     pub fn add_rows(&self, rows: u64) {
         self.board.update(self.id, |job| job.rows += rows);
+    }
+
+    /// Begins one of several runs.
+    pub fn run(&self, run: usize, n_runs: usize) {
+        self.board.update(self.id, |job| {
+            job.run = (n_runs > 1).then_some((run + 1, n_runs));
+            (job.iteration, job.inertia) = (None, None);
+        });
     }
 
     pub fn iterated(&self, stats: &IterationStats) {

@@ -122,7 +122,7 @@ impl Covey {
                 self.create_model(session, create, query, job).await
             }
             (ClusterStatement::CreateModel(_), None) => user_err!("CREATE MODEL came without its query"),
-            (ClusterStatement::ShowModels, _) => listed_models(&self.models.list().await?),
+            (ClusterStatement::ShowModels, _) => self.show_models().await,
             (ClusterStatement::DropModel { name, if_exists }, _) => {
                 if !*if_exists || self.models.seen(name).await?.exists {
                     self.models.drop_model(name).await?;
@@ -167,6 +167,18 @@ impl Covey {
         }
     }
 
+    async fn show_models(&self) -> Result<RecordBatch> {
+        let mut models = vec![];
+        for (name, manifest) in self.models.list().await? {
+            let error = match &manifest {
+                Ok(manifest) => self.models.check_files(manifest).await.err(),
+                Err(_) => None,
+            };
+            models.push((name, manifest, error));
+        }
+        listed_models(models)
+    }
+
     /// Runs a local plan to its end.
     pub async fn run_local(
         &self,
@@ -184,6 +196,7 @@ impl Covey {
 fn place(plan: LogicalPlan) -> Result<Prepared> {
     refuse_writes(&plan)?;
     refuse_parameters(&plan)?;
+    refuse_recursion(&plan)?;
     let here = match &plan {
         LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) | LogicalPlan::Explain(_) | LogicalPlan::DescribeTable(_) => {
             true
@@ -230,6 +243,20 @@ fn scans_only_system_tables(plan: &LogicalPlan) -> Result<bool> {
         Ok(if only { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     })?;
     Ok(only)
+}
+
+/// Ballista has no stage for a plan that reads its own result.
+fn refuse_recursion(plan: &LogicalPlan) -> Result<()> {
+    plan.apply_with_subqueries(|node| match node {
+        LogicalPlan::RecursiveQuery(query) => {
+            user_err!(
+                "WITH RECURSIVE {} is refused: a query that reads its own result does not run on a cluster",
+                query.name
+            )
+        }
+        _ => Ok(TreeNodeRecursion::Continue),
+    })?;
+    Ok(())
 }
 
 fn refuse_parameters(plan: &LogicalPlan) -> Result<()> {

@@ -179,7 +179,7 @@ impl Fit<'_> {
 
     /// Runs work over files as one job of `n_partitions` tasks at most.
     async fn run_blocks(&self, work: BlockWork, urls: &[String], n_partitions: usize) -> Result<Vec<RecordBatch>> {
-        self.context.job.stage(work.name());
+        self.context.job.stage(work.stage());
         let name = format!("fit {}: {}", self.id, work.name());
         let plan: Arc<dyn ExecutionPlan> = Arc::new(BlocksExec::new(work, block_source(urls, n_partitions)?));
         self.context.cluster.run(&name, Arc::clone(&self.context.session), plan).await

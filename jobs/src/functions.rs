@@ -172,8 +172,13 @@ impl TableFunctionImpl for ModelFunction {
             _ => None,
         };
         let (Some(name), Some(view), true) = (name, count, args.len() <= 2) else {
-            let more = if matches!(self.view, View::Terms { .. }) { " [, terms]" } else { "" };
-            return user_err!("{function} takes the name of a model as a literal string: {function}('model'{more})");
+            let (more, numbers) = match self.view {
+                View::Terms { .. } => (" [, terms]", ", and how many terms as a whole number"),
+                _ => ("", ""),
+            };
+            return user_err!(
+                "{function} takes the name of a model as a literal string{numbers}: {function}('model'{more})"
+            );
         };
         Ok(Arc::new(SystemTable::Model { models: self.models.clone(), name: name.to_string(), view }))
     }

@@ -8,9 +8,12 @@ use datafusion::arrow::array::{
     ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt32Array, UInt64Array,
 };
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 
 use crate::statements::ClusterStatement;
+
+/// Characters of a digest that are shown: enough to tell results apart, and short enough for a table.
+const DIGEST_SHOWN: usize = 16;
 
 pub fn result_schema(statement: &ClusterStatement) -> SchemaRef {
     match statement {
@@ -26,11 +29,15 @@ pub fn created_model(manifest: Manifest) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(created_schema(), columns(&[(name, Ok(manifest))]))?)
 }
 
-/// The rows of SHOW MODELS. A model that cannot be read has its error and nothing else.
-pub fn listed_models(models: &[(String, Result<Manifest>)]) -> Result<RecordBatch> {
-    let errors = models.iter().map(|(_, manifest)| manifest.as_ref().err().map(plain_text));
-    let errors: ArrayRef = Arc::new(StringArray::from_iter(errors));
-    Ok(RecordBatch::try_new(listed_schema(), [columns(models), vec![errors]].concat())?)
+/// The rows of SHOW MODELS: each model with what is wrong with its files. One whose manifest cannot be read has its
+/// error and nothing else.
+pub fn listed_models(models: Vec<(String, Result<Manifest>, Option<DataFusionError>)>) -> Result<RecordBatch> {
+    let text = |(_, manifest, error): &(_, Result<Manifest>, Option<DataFusionError>)| {
+        error.as_ref().or(manifest.as_ref().err()).map(plain_text)
+    };
+    let errors: ArrayRef = Arc::new(models.iter().map(text).collect::<StringArray>());
+    let models: Vec<_> = models.into_iter().map(|(name, manifest, _)| (name, manifest)).collect();
+    Ok(RecordBatch::try_new(listed_schema(), [columns(&models), vec![errors]].concat())?)
 }
 
 fn fields() -> Vec<Field> {
@@ -85,6 +92,6 @@ fn columns(models: &[(String, Result<Manifest>)]) -> Vec<ArrayRef> {
         Arc::new(Float64Array::from_iter(each(models, |model| model.inertia))),
         Arc::new(StringArray::from_iter(each(models, |model| model.strategy.as_str()))),
         Arc::new(TimestampMillisecondArray::from_iter(created)),
-        Arc::new(StringArray::from_iter(each(models, |model| model.digest.as_str()))),
+        Arc::new(StringArray::from_iter(each(models, |model| model.digest.get(..DIGEST_SHOWN).unwrap_or_default()))),
     ]
 }

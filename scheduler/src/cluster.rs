@@ -15,6 +15,7 @@ use ballista_core::serde::scheduler::{Action, ShuffleFileKind};
 use ballista_flight_sql::backend::QueryBackend;
 use ballista_scheduler::scheduler_server::SchedulerServer;
 use covey_engine::failure::open;
+use covey_engine::threads::aside;
 use covey_engine::{UserError, external, user_err};
 use covey_jobs::Cluster;
 use datafusion::arrow::array::RecordBatch;
@@ -78,7 +79,8 @@ impl SchedulerCluster {
         if matches!(plan, LogicalPlan::Analyze(_)) {
             return self.analyze(name, session, plan).await;
         }
-        let plan = session.state().create_physical_plan(&plan).await?;
+        let planning = Arc::clone(&session);
+        let plan = aside(async move { planning.state().create_physical_plan(&plan).await }).await?;
         self.submit(name, session, plan).await
     }
 

@@ -3,6 +3,7 @@
 //! Ballista's own Flight SQL service plans every statement itself, knows none of ours, and refuses writes; so
 //! statements are handled here. What only describes the catalog is left to it.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -24,14 +25,16 @@ use ballista_flight_sql::BallistaFlightSqlService;
 use ballista_flight_sql::backend::{QueryBackend, QueryResult};
 use covey_engine::coordinator::{FETCH_ACTION, Progress, REPORT_ACTION};
 use covey_engine::failure::plain_text;
+use covey_engine::threads::aside;
 use covey_jobs::{Covey, FitHub, Prepared};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::arrow::ipc::writer::IpcWriteOptions;
+use datafusion::common::internal_err;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
-use futures::{Stream, TryStreamExt};
+use futures::{FutureExt, Stream, TryStreamExt};
 use prost::Message;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
@@ -129,7 +132,12 @@ impl CoveyFlightService {
             }
             Prepared::Ours { statement, query } => {
                 let job = Arc::new(covey.start(sql));
-                let result = covey.run(&session, statement, query.as_ref(), &job).await;
+                let running = covey.run(&session, statement, query.as_ref(), &job);
+                // Whatever a panic has left behind goes with the statement.
+                let result = AssertUnwindSafe(running)
+                    .catch_unwind()
+                    .await
+                    .unwrap_or_else(|_| internal_err!("the statement panicked; the log of the scheduler says where"));
                 let batch = job.finish(result).map_err(status)?;
                 Ok(self.keep(batch.schema(), vec![batch]))
             }
@@ -153,12 +161,12 @@ impl CoveyFlightService {
         (schema, vec![endpoint(KEPT_HERE, handle.as_bytes())])
     }
 
-    async fn prepare(&self, session: &SessionContext, sql: &str) -> Result<Prepared, Status> {
-        let covey = &self.inner.covey;
-        match covey.prepare(session, sql).await {
+    async fn prepare(&self, session: &Arc<SessionContext>, sql: &str) -> Result<Prepared, Status> {
+        let (inner, session, text) = (Arc::clone(&self.inner), Arc::clone(session), sql.to_string());
+        match aside(async move { inner.covey.prepare(&session, &text).await }).await {
             Ok(prepared) => Ok(prepared),
             // A statement that cannot be planned has failed all the same.
-            failed => covey.start(sql).finish(failed).map_err(status),
+            failed => self.inner.covey.start(sql).finish(failed).map_err(status),
         }
     }
 

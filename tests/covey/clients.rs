@@ -48,9 +48,24 @@ fn results_can_be_piped() {
     assert!(out.starts_with("model,version,") && out.lines().count() == 1, "{out}");
     let (code, out, err) = run("csv", "SELECT 1 AS one; SELECT nothing; SELECT 2 AS two;");
     assert!(code == Some(1) && out == "one\n1\n" && err.contains("nothing"), "{out}{err}");
+    let (_, out, _) = run("expanded", "SELECT 1 AS one, NULL AS nothing;");
+    assert_eq!(out, "-[ row 1 ]-------\none     | 1\nnothing |\n");
     for nothing in ["", ";", "-- nothing\n"] {
         assert_eq!(run("csv", nothing), (Some(0), String::new(), String::new()));
     }
+}
+
+/// Goal: who looks at the first rows only does not see an error. Method: a reader that goes away at once.
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let warehouse = folder.path().join("w").to_string_lossy().into_owned();
+    let many = "SELECT value, repeat('x', 1000) FROM generate_series(1, 10000)";
+    let mut command = covey_command(&["sql", "--warehouse", &warehouse, many]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Goal: the command runs a script against a scheduler that runs elsewhere, variables included.
@@ -63,7 +78,7 @@ async fn the_command_speaks_to_a_scheduler() {
         "run",
         &job.to_string_lossy(),
         "--scheduler",
-        &sandbox.url,
+        sandbox.url.trim_start_matches("http://"),
         "--set",
         &format!("LAKE={}", lake.display()),
         "--set",

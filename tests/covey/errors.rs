@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use covey_tests::{Sandbox, cell, covey};
+use covey_tests::{Sandbox, cell, cells, covey};
 
 use crate::{create_model, sandbox_with_sample};
 
@@ -39,7 +39,24 @@ async fn mistakes_are_told() {
         ),
         ("SELECT nothing FROM processes".into(), "nothing"),
         (format!("SELECT 1{}", " + 1".repeat(100_000)), "chains over 4000"),
+        (format!("SELECT g{} FROM (VALUES (1)) AS t(g)", " IS NULL".repeat(100_000)), "chains over 4000"),
         ("SELECT * FROM processes WHERE day = $1".into(), "the parameter $1"),
+        (
+            "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 3) SELECT count(*) FROM r".into(),
+            "WITH RECURSIVE r",
+        ),
+        ("SELECT count(*) FROM processes WHERE 1 / 0 = 1".into(), "Divide by zero"),
+        (
+            "CREATE MODEL m USING KMEANS OPTIONS (n_clusters 1) AS SELECT x, w AS weight FROM \
+             (VALUES (1.0, 8e12), (1.0, 8e12), (1.0, 8e12), (5.0, 1.0)) AS t(x, w)"
+                .into(),
+            "the total weight is above the limit",
+        ),
+        (
+            "CREATE MODEL m USING KMEANS OPTIONS (n_clusters 1) AS SELECT arrow_cast(make_array(), 'List(Int64)') AS x"
+                .into(),
+            "list of features is empty",
+        ),
         ("SELEC 1".into(), "SELEC"),
         ("INSERT INTO processes VALUES (1)".into(), ""),
         (
@@ -91,6 +108,9 @@ async fn damage_is_named() {
         let message = sandbox.error(sql).await;
         assert!(message.contains("is corrupt") && message.contains("centroids.arrow"), "{message}");
     }
+    fs::remove_file(&file).unwrap();
+    let listed = cells(&sandbox.sql("SHOW MODELS").await);
+    assert!(listed[0].last().unwrap().contains("centroids.arrow is lost"), "{listed:?}");
     let manifest = sandbox.path("warehouse/models/m/00000001-00000000.json");
     let text = fs::read_to_string(&manifest).unwrap().replace("\"n_clusters\": 12", "\"n_clusters\": 13");
     fs::write(&manifest, text).unwrap();

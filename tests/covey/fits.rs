@@ -1,6 +1,6 @@
 //! Fits: distributed for real, and the same bits however they run.
 
-use covey_tests::{cell, cells};
+use covey_tests::{cell, cells, wait_until};
 
 use crate::{create_model, sandbox_with_sample};
 
@@ -51,6 +51,32 @@ async fn strategies_and_clusters_give_the_same_bits() {
         assert_eq!((n_init, digest), (&first.0, &first.1));
         assert_eq!(labels, &first.2);
         assert!(labels.len() > 500);
+    }
+}
+
+/// Goal: a query that is cancelled gives its executor back, also one that gives no row for minutes, or rows without end.
+/// Method: joins of millions of pairs on the only thread of the only executor, then a query that needs it.
+#[tokio::test]
+async fn a_cancelled_query_lets_go() {
+    let sandbox = sandbox_with_sample(1, 1).await;
+    let joins = [
+        "processes a JOIN processes b ON a.month = b.month AND concat(a.process_command, b.process_command) = 'x'",
+        "processes a JOIN processes b ON a.month = b.month",
+        "processes a JOIN processes b ON concat(a.process_command, b.process_command) = 'x'",
+        "processes a CROSS JOIN processes b CROSS JOIN processes c",
+    ];
+    for join in joins {
+        let client = sandbox.client().await;
+        let query = tokio::spawn(async move { client.execute(&format!("SELECT count(*) FROM {join}")).await });
+        let running = "SELECT count(*) FROM covey_jobs() WHERE state = 'running' AND stage = 'query'";
+        wait_until("the query runs", async || cell(&sandbox.sql(running).await) == "1").await;
+        query.abort();
+        let state = "SELECT state FROM covey_jobs() ORDER BY started_at DESC LIMIT 1";
+        wait_until("the query is cancelled", async || cell(&sandbox.sql(state).await) == "cancelled").await;
+        let other = sandbox.client().await;
+        let next = tokio::spawn(async move { other.execute("SELECT count(*) FROM processes WHERE day = 1").await });
+        wait_until("the executor takes another query", async || next.is_finished()).await;
+        assert!(next.await.unwrap().is_ok(), "{join}");
     }
 }
 

@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use covey_tests::{cell, cells, covey, project};
+use datafusion::arrow::array::{ArrayRef, Float64Array, RecordBatch};
+use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 
 use crate::sandbox_with_sample;
@@ -92,11 +95,44 @@ async fn strangers_and_empty_lakes() {
     let columns = "(system_id VARCHAR, process_command VARCHAR, year INT, month INT, day INT)";
     sandbox.sql(&format!("CREATE EXTERNAL TABLE e {columns} {partitioned} '{}'", empty.display())).await;
     assert_eq!(cell(&sandbox.sql("SELECT count(*) FROM e WHERE month = 7").await), "0");
+    // An upload of a new year is under way: the newest directory with files tells what the columns are.
+    for under_way in ["2020/01/01/_temporary", "2019/09/02", "2021"] {
+        fs::create_dir_all(lake.join(under_way)).unwrap();
+    }
+    fs::remove_dir(lake.join("2019/old")).unwrap();
+    sandbox.sql(&format!("CREATE EXTERNAL TABLE early {partitioned} '{}'", lake.display())).await;
+    assert_eq!(cell(&sandbox.sql("SELECT count(*) = (SELECT count(*) FROM processes) FROM early").await), "true");
+
     fs::rename(lake.join("2019/07"), sandbox.path("july")).unwrap();
     fs::create_dir_all(empty.join("2019")).unwrap();
     fs::rename(sandbox.path("july"), empty.join("2019/07")).unwrap();
     let filled = "SELECT count(*) = (SELECT count(*) FROM processes WHERE month = 7) FROM e";
     assert_eq!(cell(&sandbox.sql(filled).await), "true");
+}
+
+/// Goal: values arrive as they are: encoded names of directories, and NaN among equal numbers, which the statistics of
+/// a file leave out.
+#[tokio::test]
+async fn odd_values_arrive() {
+    let sandbox = sandbox_with_sample(1, 2).await;
+    let day = project().join("samples/processes/year=2019/month=07/day=01/part-00000.parquet");
+    let directory = sandbox.path("apps/app=a&b%20c");
+    fs::create_dir_all(&directory).unwrap();
+    fs::copy(day, directory.join("part.parquet")).unwrap();
+    let at = sandbox.path("apps");
+    let table =
+        format!("CREATE EXTERNAL TABLE apps STORED AS PARQUET PARTITIONED BY (app) LOCATION '{}'", at.display());
+    sandbox.sql(&table).await;
+    assert_eq!(cell(&sandbox.sql("SELECT count(*) > 0 FROM apps WHERE app = 'a&b c'").await), "true");
+
+    let x = Arc::new(Float64Array::from(vec![2.5, 2.5, f64::NAN])) as ArrayRef;
+    let batch = RecordBatch::try_from_iter([("x", x)]).unwrap();
+    let file = sandbox.path("numbers.parquet");
+    let mut writer = ArrowWriter::try_new(fs::File::create(&file).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    sandbox.sql(&format!("CREATE EXTERNAL TABLE numbers STORED AS PARQUET LOCATION '{}'", file.display())).await;
+    assert_eq!(cell(&sandbox.sql("SELECT count(*) FROM numbers WHERE isnan(x)").await), "1");
 }
 
 /// Goal: SQL on the cluster gives what local DataFusion gives, row for row.

@@ -34,6 +34,12 @@ async fn functions_work_everywhere() {
     let dictionary = "SELECT predict('m', arrow_cast('sshd', 'Dictionary(Int32, Utf8)')) = predict('m', 'sshd')";
     assert_eq!(cell(&sandbox.sql(dictionary).await), "true");
 
+    let window = format!(
+        "SELECT count(*) FROM (SELECT row_number() OVER (PARTITION BY predict('m', normalize_command(process_command)) \
+         ORDER BY cluster_distance('m', normalize_command(process_command))) AS nearest {FROM}) WHERE nearest = 1"
+    );
+    assert_eq!(cell(&sandbox.sql(&window).await), sizes.len().to_string());
+
     let nulls = "SELECT predict('m', NULL) IS NULL AND cluster_distance('m', NULL) IS NULL AND cluster_label('m', NULL) IS NULL \
                  AND predict('m', 'sshd') IS NOT NULL AND cluster_distance('m', 'sshd') >= 0";
     assert_eq!(cell(&sandbox.sql(nulls).await), "true");

@@ -73,7 +73,7 @@ async fn create(session: &dyn Session, cmd: &CreateExternalTable) -> Result<Lake
             let level = cmd.table_partition_cols.iter().zip(&found.values).find(|(_, values)| values.is_empty());
             let missing = match level {
                 Some((column, _)) => format!("no directories {column}=VALUE or VALUE for partition column {column:?}"),
-                None => format!("no {extension} files in the last of its directories"),
+                None => format!("no {extension} files in the newest of its directories"),
             };
             return user_err!(
                 "table {}: {url} has {missing}; declare the columns in CREATE EXTERNAL TABLE, or create the table after the first upload",

@@ -182,7 +182,10 @@ impl TableProvider for LakeTable {
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         let partitions: HashSet<&str> = self.partition_columns.iter().map(|column| column.name.as_str()).collect();
         let decided_by_directories = |filter: &&Expr| {
-            !filter.is_volatile() && filter.column_refs().iter().all(|column| partitions.contains(column.name.as_str()))
+            let columns = filter.column_refs();
+            // A filter without columns is decided at no level of directories.
+            let in_directories = columns.iter().all(|column| partitions.contains(column.name.as_str()));
+            !filter.is_volatile() && !columns.is_empty() && in_directories
         };
         let pushdown = |filter: &&Expr| {
             if decided_by_directories(filter) {
@@ -226,31 +229,53 @@ pub(super) struct Probe {
     pub files: Vec<ObjectMeta>,
 }
 
-/// Walks down the last directory of every level, numbers before others. A lake may still be empty at any level.
+/// Most directories that are looked into for files when a table is created.
+const PROBED_DIRECTORIES_MAX: usize = 256;
+
+/// Looks for the newest directory with files: at every level the last first, numbers before others. An upload may be
+/// under way, and a lake may still be empty at any level; then what is told is the way to the newest directory.
 pub(super) async fn probe(store: &dyn ObjectStore, url: &Url, columns: &[String], extension: &str) -> Result<Probe> {
-    let mut path = Some(Path::from_url_path(url.path())?);
-    let mut values = vec![];
-    for column in columns {
-        let found = match &path {
-            Some(path) => store.list_with_delimiter(Some(path)).await?.common_prefixes,
-            None => vec![],
-        };
-        let mut below: Vec<(String, Path)> = found
-            .into_iter()
-            .filter_map(|path| {
-                let text = path.filename().and_then(|name| value_text(column, name))?.to_string();
-                Some((text, path))
-            })
-            .collect();
-        below.sort_by(|a, b| (is_number(&a.0), &a.1).cmp(&(is_number(&b.0), &b.1)));
-        values.push(below.iter().map(|(text, _)| text.clone()).collect());
-        path = below.pop().map(|(_, path)| path);
+    let mut newest: Option<Probe> = None;
+    let mut values: Vec<Vec<String>> = vec![];
+    let mut waiting = vec![(0, Path::from_url_path(url.path())?)];
+    for _ in 0..PROBED_DIRECTORIES_MAX {
+        let Some((level, path)) = waiting.pop() else { break };
+        values.truncate(level);
+        if let Some(column) = columns.get(level) {
+            let below = partitions(store, &path, column).await?;
+            values.push(below.iter().map(|(text, _)| text.clone()).collect());
+            waiting.extend(below.into_iter().map(|(_, path)| (level + 1, path)));
+            if !values[level].is_empty() {
+                continue;
+            }
+        }
+        let files = if level == columns.len() { data_files(store, &path, extension).await? } else { vec![] };
+        let is_found = !files.is_empty();
+        values.resize(columns.len(), vec![]);
+        let found = Probe { values: values.clone(), files };
+        if is_found {
+            return Ok(found);
+        }
+        newest.get_or_insert(found);
     }
-    let mut files: Vec<ObjectMeta> = match &path {
-        Some(path) => store.list(Some(path)).try_collect().await?,
-        None => vec![],
+    Ok(newest.unwrap_or_else(|| Probe { values: vec![vec![]; columns.len()], files: vec![] }))
+}
+
+/// The directories of a partition column and their values, the newest last.
+async fn partitions(store: &dyn ObjectStore, path: &Path, column: &str) -> Result<Vec<(String, Path)>> {
+    let found = store.list_with_delimiter(Some(path)).await?.common_prefixes;
+    let with_value = |path: Path| {
+        let text = path.filename().and_then(|name| value_text(column, name))?.to_string();
+        Some((text, path))
     };
+    let mut below: Vec<(String, Path)> = found.into_iter().filter_map(with_value).collect();
+    below.sort_by(|a, b| (is_number(&a.0), &a.1).cmp(&(is_number(&b.0), &b.1)));
+    Ok(below)
+}
+
+async fn data_files(store: &dyn ObjectStore, path: &Path, extension: &str) -> Result<Vec<ObjectMeta>> {
+    let mut files: Vec<ObjectMeta> = store.list(Some(path)).try_collect().await?;
     files.retain(|meta| meta.size > 0 && meta.location.as_ref().ends_with(extension));
     files.sort_by(|a, b| a.location.cmp(&b.location));
-    Ok(Probe { values, files })
+    Ok(files)
 }

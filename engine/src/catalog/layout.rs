@@ -45,7 +45,7 @@ pub fn parse_value(column: &PartitionColumn, text: &str, directory: &Path) -> Re
     let decoded = percent_decoded(text);
     ScalarValue::try_from_string(decoded, &column.data_type).map_err(|_| {
         exec_datafusion_err!(
-            "directory {directory}: {text:?} is not a value of partition column {} ({}); move it out of the table, or declare the column as VARCHAR",
+            "directory /{directory}: {text:?} is not a value of partition column {} ({}); move it out of the table, or declare the column as VARCHAR",
             column.name,
             column.data_type
         )
@@ -57,7 +57,8 @@ fn percent_decoded(text: &str) -> String {
     if !text.contains('%') {
         return text.to_string();
     }
-    url::form_urlencoded::parse(format!("v={}", text.replace('+', "%2B")).as_bytes())
+    let plain = text.replace('+', "%2B").replace('&', "%26");
+    url::form_urlencoded::parse(format!("v={plain}").as_bytes())
         .next()
         .map_or_else(|| text.to_string(), |(_, value)| value.into_owned())
 }
@@ -104,5 +105,6 @@ mod tests {
         assert_eq!(infer_type("month", ["august"].into_iter()), DataType::Utf8);
         assert_eq!(infer_type("day", std::iter::empty()), DataType::Int32);
         assert_eq!(percent_decoded("a%20b+c"), "a b+c");
+        assert_eq!(percent_decoded("a&b=%25"), "a&b=%");
     }
 }

@@ -162,7 +162,7 @@ impl ModelRegistry {
         }
         data.delete_all().await?;
         user_err!(
-            "model {:?} was created by another statement while this one ran; use CREATE OR REPLACE MODEL to train it again",
+            "model {:?} was created by another statement while this one ran, and this one has changed nothing; run it again with CREATE OR REPLACE MODEL",
             manifest.name
         )
     }
@@ -238,6 +238,24 @@ impl ModelRegistry {
             return user_err!("model {name:?} was changed by another statement; try again");
         }
         self.forget_before(name, seen.version).await;
+        Ok(())
+    }
+
+    /// Whether the files of a model are there with all of their bytes. What is in them is checked when they are read.
+    ///
+    /// # Errors
+    /// Names the first that is not.
+    pub async fn check_files(&self, manifest: &Manifest) -> Result<()> {
+        let model = self.models.child(&manifest.name)?;
+        let sizes = model.sizes("").await?;
+        for entry in manifest.files.values() {
+            let url = model.url_of(&entry.path)?;
+            match sizes.get(&entry.path) {
+                Some(bytes) if *bytes == entry.bytes => {}
+                Some(bytes) => return user_err!("{url} is corrupt: it has {bytes} bytes instead of {}", entry.bytes),
+                None => return user_err!("{url} is lost"),
+            }
+        }
         Ok(())
     }
 

@@ -75,6 +75,18 @@ impl BlockWork {
         }
     }
 
+    /// What a fit is at, told in the words of its user.
+    pub fn stage(&self) -> &'static str {
+        match self {
+            Self::CountTerms(_) => "count terms",
+            Self::Vectorize(_) => "vectorize",
+            // A fit in one task seeds first, and tells when it iterates.
+            Self::Seed(_) | Self::Fit(_) => "seed",
+            Self::Assign { .. } | Self::Farthest { .. } => "iterate",
+            Self::Summarize { .. } => "summarize",
+        }
+    }
+
     pub(super) fn schema(&self) -> SchemaRef {
         let fields: &[(&str, DataType, bool)] = match self {
             Self::CountTerms(_) => &[

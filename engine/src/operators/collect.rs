@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use covey_udfs::kmeans::Profile;
 use covey_udfs::matrix::{Density, Points, TOTAL_WEIGHT_MAX, WEIGHT_ONE};
-use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder, UInt64Array};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder, UInt64Array,
+};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::exec_datafusion_err;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
@@ -249,7 +251,12 @@ impl Counted {
     fn of(batch: &RecordBatch) -> Result<Self> {
         let n = batch.num_columns();
         let integers = |i: usize| Ok::<_, ArrowError>(cast(batch.column(i), &DataType::Int64)?.as_primitive().clone());
-        Ok(Self { rows: integers(n - 2)?, weights: integers(n - 1)? })
+        let weights: Int64Array = integers(n - 1)?;
+        // What is too large for an integer is NULL after the cast.
+        if weights.null_count() > batch.column(n - 1).null_count() {
+            return Err(weight_too_large());
+        }
+        Ok(Self { rows: integers(n - 2)?, weights })
     }
 
     fn rows(&self, i: usize) -> u64 {
@@ -262,10 +269,11 @@ impl Counted {
 }
 
 fn add_weight(total: u64, units: u64) -> Result<u64> {
-    total
-        .checked_add(units)
-        .filter(|total| *total <= TOTAL_WEIGHT_MAX * WEIGHT_ONE)
-        .ok_or_else(|| exec_datafusion_err!("the total weight is above the limit of {TOTAL_WEIGHT_MAX}"))
+    total.checked_add(units).filter(|total| *total <= TOTAL_WEIGHT_MAX * WEIGHT_ONE).ok_or_else(weight_too_large)
+}
+
+fn weight_too_large() -> DataFusionError {
+    exec_datafusion_err!("the total weight is above the limit of {TOTAL_WEIGHT_MAX}")
 }
 
 #[derive(Default)]
@@ -321,6 +329,9 @@ struct PendingPoints {
 
 impl PendingPoints {
     fn push_row(&mut self, row: &[f64], rows: u64, units: u64) -> Result<()> {
+        if row.is_empty() {
+            return user_err!("a list of features is empty: it must have one number for each feature");
+        }
         let n_features = *self.n_features.get_or_insert(row.len());
         if row.len() != n_features {
             return user_err!("a row has {} features and another {n_features}: lists must have one length", row.len());

@@ -47,6 +47,7 @@ impl Fit<'_> {
         let mut best: Option<Solution> = None;
         let mut all_iterations = vec![];
         for run in 0..self.options.n_init {
+            self.context.job.run(run, self.options.n_init);
             let (centroids, iterations) = match strategy {
                 Strategy::Local => self.run_local(run, &urls, params).await?,
                 _ => self.run_distributed(run, &urls, scale, params).await?,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use covey_engine::models::functions::{is_number_list, is_text};
 use covey_engine::models::{ModelFeatures, vocabulary_file};
 use covey_engine::operators::{BlockWork, CollectExec, CollectSpec, Features, VectorizeSpec};
+use covey_engine::threads::aside;
 use covey_engine::{external, user_err};
 use covey_udfs::WeightUnitsFunc;
 use covey_udfs::kmeans::Profile;
@@ -23,6 +24,9 @@ use super::{Fit, Prepared};
 /// The column that weighs rows.
 const WEIGHT_COLUMN: &str = "weight";
 
+/// Decimal digits of a weight in weight units.
+const UNITS_DIGITS: u8 = 19;
+
 /// A file that [`CollectExec`] wrote.
 struct Collected {
     url: String,
@@ -36,7 +40,8 @@ impl Fit<'_> {
         let features = features_of(&query)?;
         self.refuse_text_options(&features)?;
         let plan = collapse(query, &features)?;
-        let input = self.context.session.state().create_physical_plan(&plan).await?;
+        let session = Arc::clone(&self.context.session);
+        let input = aside(async move { session.state().create_physical_plan(&plan).await }).await?;
         let spec = CollectSpec {
             features: match &features {
                 ModelFeatures::Text { .. } => Features::Text,
@@ -179,15 +184,22 @@ fn collapse(query: LogicalPlan, features: &ModelFeatures) -> Result<LogicalPlan>
         projected.push(value.alias(&key));
         keys.push(col(&key));
     }
-    let units = match weight {
-        Some(weight) => ScalarUDF::from(WeightUnitsFunc::default()).call(vec![cast(weight, DataType::Float64)]),
-        None => lit(WEIGHT_ONE as i64),
+    let rows = count(lit(1)).alias("rows");
+    let Some(weight) = weight else {
+        // Each row weighs one.
+        let given = keys.iter().cloned().chain([col("rows"), (col("rows") * lit(WEIGHT_ONE as i64)).alias("weight")]);
+        let given: Vec<Expr> = given.collect();
+        return LogicalPlanBuilder::from(query)
+            .project(projected)?
+            .aggregate(keys, vec![rows])?
+            .project(given)?
+            .build();
     };
-    projected.push(units.alias("units"));
-    LogicalPlanBuilder::from(query)
-        .project(projected)?
-        .aggregate(keys, vec![count(lit(1)).alias("rows"), sum(col("units")).alias("weight")])?
-        .build()
+    let units = ScalarUDF::from(WeightUnitsFunc::default()).call(vec![cast(weight, DataType::Float64)]);
+    // A sum of integers would wrap around unseen.
+    projected.push(cast(units, DataType::Decimal128(UNITS_DIGITS, 0)).alias("units"));
+    let weight = sum(col("units")).alias("weight");
+    LogicalPlanBuilder::from(query).project(projected)?.aggregate(keys, vec![rows, weight])?.build()
 }
 
 fn read_collected(batches: &[RecordBatch], prepared: &mut Prepared) -> Result<Vec<Collected>> {

@@ -67,6 +67,9 @@ const NAMES: [&str; 17] = [
     "sublinear_tf",
 ];
 
+/// scikit-learn's.
+const TOKEN_PATTERN_DEFAULT: &str = r"(?u)\b\w\w+\b";
+
 impl FitOptions {
     /// # Errors
     /// Names the first option that is unknown, given twice, or out of range.
@@ -128,11 +131,13 @@ impl FitOptions {
         let tfidf = &mut self.tfidf;
         match name {
             "lowercase" => tfidf.lowercase = parse(name, value, "true or false")?,
-            "token_pattern" => tfidf.token_pattern = Some(value.to_string()),
+            // The default is a tokenizer of our own, which knows Python's letters.
+            "token_pattern" => tfidf.token_pattern = (value != TOKEN_PATTERN_DEFAULT).then(|| value.to_string()),
             "ngram_range" => tfidf.ngram_range = pair(name, value)?,
             "min_df" => tfidf.min_df = document_frequency(name, value)?,
             "max_df" => tfidf.max_df = document_frequency(name, value)?,
-            "max_features" => tfidf.max_features = Some(parse(name, value, "a number of terms")?),
+            "max_features" if value.eq_ignore_ascii_case("none") => tfidf.max_features = None,
+            "max_features" => tfidf.max_features = Some(parse(name, value, "a number of terms, or none")?),
             "norm" => tfidf.norm = choose(name, value, &[("l1", Norm::L1), ("l2", Norm::L2), ("none", Norm::None)])?,
             "use_idf" => tfidf.use_idf = parse(name, value, "true or false")?,
             "smooth_idf" => tfidf.smooth_idf = parse(name, value, "true or false")?,
@@ -171,7 +176,7 @@ impl FitOptions {
         if text {
             let tfidf = &self.tfidf;
             put("lowercase", &tfidf.lowercase);
-            put("token_pattern", &tfidf.token_pattern.as_deref().unwrap_or(r"(?u)\b\w\w+\b"));
+            put("token_pattern", &tfidf.token_pattern.as_deref().unwrap_or(TOKEN_PATTERN_DEFAULT));
             put("ngram_range", &format!("({}, {})", tfidf.ngram_range.0, tfidf.ngram_range.1));
             put("min_df", &frequency_text(tfidf.min_df));
             put("max_df", &frequency_text(tfidf.max_df));

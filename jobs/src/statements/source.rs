@@ -14,32 +14,75 @@ pub const CHAIN_MAX: usize = 4_000;
 /// Words that make the plan of a statement one level deeper, wherever they are.
 const PLAN_WORDS: [&str; 4] = ["UNION", "EXCEPT", "INTERSECT", "JOIN"];
 
-/// Words that make an expression one level deeper.
-const OPERATOR_WORDS: [&str; 3] = ["AND", "OR", "NOT"];
+/// Words between conditions: each makes the expression around them one level deeper.
+const LOGICAL_WORDS: [&str; 2] = ["AND", "OR"];
+
+/// Words that follow each other in a condition, as other operators do.
+const OPERATOR_WORDS: [&str; 9] = ["NOT", "IS", "LIKE", "ILIKE", "SIMILAR", "BETWEEN", "IN", "COLLATE", "CASE"];
+
+/// How deep the expression at one level of parentheses is so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Depth {
+    logical: usize,
+    /// Operators since the last AND or OR, and the most that there were between two of them.
+    operators: usize,
+    operators_max: usize,
+}
+
+impl Depth {
+    fn between_conditions(&mut self) {
+        self.logical += 1;
+        self.operators = 0;
+    }
+
+    fn operator(&mut self) {
+        self.operators += 1;
+        self.operators_max = self.operators_max.max(self.operators);
+    }
+
+    fn total(&self) -> usize {
+        // A condition has one operator; it is those that follow each other that make it deep.
+        self.logical + self.operators_max.saturating_sub(1)
+    }
+}
 
 /// # Errors
 /// When a chain of operators, joins or set operations is longer than [`CHAIN_MAX`].
 pub fn check_depth(sql: &str) -> Result<()> {
     let (mut plan, mut longest) = (0, 0);
-    // The operators so far in the expression at each level of parentheses; a comma begins another expression.
-    let mut levels = vec![0_usize];
+    // By parentheses; a comma begins another expression.
+    let mut levels = vec![Depth::default()];
     for token in tokens(sql) {
+        let here = levels.last().copied().unwrap_or_default();
         match &token.token {
-            Token::LParen => levels.push(levels.last().copied().unwrap_or(0)),
-            Token::RParen if levels.len() > 1 => {
+            Token::LParen | Token::LBracket | Token::LBrace => {
+                levels.push(Depth { logical: here.total(), ..Depth::default() });
+            }
+            Token::RParen | Token::RBracket | Token::RBrace if levels.len() > 1 => {
                 levels.pop();
             }
             Token::Comma => {
-                let outer = levels.len().checked_sub(2).map_or(0, |i| levels[i]);
+                let outer = levels.len().checked_sub(2).map_or(0, |i| levels[i].total());
                 levels.pop();
-                levels.push(outer);
+                levels.push(Depth { logical: outer, ..Depth::default() });
             }
-            Token::Word(word) if is_one_of(word, &PLAN_WORDS) => plan += 1,
-            Token::Word(word) if is_one_of(word, &OPERATOR_WORDS) => deepen(&mut levels),
-            token if is_operator(token) => deepen(&mut levels),
-            _ => {}
+            token => {
+                if let Token::Word(word) = token
+                    && is_one_of(word, &PLAN_WORDS)
+                {
+                    plan += 1;
+                }
+                if let Some(level) = levels.last_mut() {
+                    match token {
+                        Token::Word(word) if is_one_of(word, &LOGICAL_WORDS) => level.between_conditions(),
+                        Token::Word(word) if is_one_of(word, &OPERATOR_WORDS) => level.operator(),
+                        token if is_operator(token) => level.operator(),
+                        _ => {}
+                    }
+                }
+            }
         }
-        longest = longest.max(plan).max(levels.last().copied().unwrap_or(0));
+        longest = longest.max(plan).max(levels.last().map_or(0, Depth::total));
     }
     if longest > CHAIN_MAX {
         return user_err!(
@@ -49,29 +92,24 @@ pub fn check_depth(sql: &str) -> Result<()> {
     Ok(())
 }
 
-fn deepen(levels: &mut [usize]) {
-    if let Some(level) = levels.last_mut() {
-        *level += 1;
-    }
-}
-
 fn is_one_of(word: &Word, words: &[&str]) -> bool {
     word.quote_style.is_none() && words.iter().any(|other| word.value.eq_ignore_ascii_case(other))
 }
 
+/// Whatever stands between operands. What it is called does not matter: each makes a tree of expressions deeper.
 fn is_operator(token: &Token) -> bool {
-    matches!(
+    !matches!(
         token,
-        Token::Plus
-            | Token::Minus
-            | Token::Mul
-            | Token::Div
-            | Token::Mod
-            | Token::StringConcat
-            | Token::Pipe
-            | Token::Ampersand
-            | Token::Caret
-            | Token::DoubleColon
+        Token::Word(_)
+            | Token::Number(..)
+            | Token::SingleQuotedString(_)
+            | Token::DoubleQuotedString(_)
+            | Token::NationalStringLiteral(_)
+            | Token::HexStringLiteral(_)
+            | Token::Whitespace(_)
+            | Token::Period
+            | Token::SemiColon
+            | Token::EOF
     )
 }
 
@@ -125,10 +163,13 @@ mod tests {
         };
         assert!(check_depth(&chain(CHAIN_MAX, "+", "SELECT 1", "1")).is_ok());
         let too_long = [
-            chain(CHAIN_MAX + 1, "+", "SELECT 1", "1"),
+            chain(CHAIN_MAX + 2, "+", "SELECT 1", "1"),
             chain(CHAIN_MAX + 1, " OR ", "SELECT 1 WHERE a = 0", "a = 1"),
             chain(CHAIN_MAX + 1, " UNION ALL ", "SELECT 1, 2", "SELECT 1, 2"),
-            format!("SELECT f(1{}, 2)", "+ (2)".repeat(CHAIN_MAX + 1)),
+            format!("SELECT f(1{}, 2)", "+ (2)".repeat(CHAIN_MAX + 2)),
+            chain(CHAIN_MAX + 2, " IS", "SELECT g", " NULL"),
+            chain(CHAIN_MAX + 2, "=", "SELECT true", "true"),
+            chain(CHAIN_MAX + 2, "->", "SELECT a", "'b'"),
         ];
         for sql in too_long {
             let error = check_depth(&sql).unwrap_err().to_string();
@@ -136,6 +177,7 @@ mod tests {
         }
         let long_lists = [
             format!("SELECT a IN (-1{})", ", -1".repeat(2 * CHAIN_MAX)),
+            chain(CHAIN_MAX - 1, " OR ", "SELECT 1 WHERE a.x IS NULL", "a.x LIKE 'b'"),
             format!("VALUES (1, 2 + 3){}", ", (1, 2 + 3)".repeat(2 * CHAIN_MAX)),
         ];
         for sql in long_lists {

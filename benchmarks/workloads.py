@@ -6,6 +6,7 @@ those that scikit-learn's arithmetic gives for Covey's centres, and the inertia 
 """
 
 import argparse
+import collections
 import csv
 import io
 import os
@@ -54,8 +55,9 @@ def check(lake, warehouse, table):
           "FROM processes WHERE process_command IS NOT NULL"
     _, output = timed([COVEY, "sql", sql, "--format", "csv", "--warehouse", warehouse], None)
     rows = list(csv.DictReader(io.StringIO(output)))
-    distinct = commands.unique()
-    assert len(rows) == len(distinct), (len(rows), len(distinct))
+    # Not pandas' unique and value_counts: they end a string at its first NUL.
+    counts = collections.Counter(commands)
+    assert len(rows) == len(counts), (len(rows), len(counts))
     wrong = [row for row in rows if normalize(row["process_command"]) != row["n"]]
     assert not wrong, f"{len(wrong)} strings are cleaned differently, such as {wrong[0]}"
 
@@ -75,8 +77,8 @@ def check(lake, warehouse, table):
     assert gap.max() < 1e-9, f"a label is {gap.max()} farther than the nearest centre"
     distance = np.abs(np.array([float(row["d"]) for row in rows]) ** 2 - squared.min(axis=1)).max()
     assert distance < 1e-9, distance
-    counts = commands.value_counts()
-    inertia = float((np.maximum(squared.min(axis=1), 0) * counts[[row["process_command"] for row in rows]].to_numpy()).sum())
+    weights = np.array([counts[row["process_command"]] for row in rows])
+    inertia = float((np.maximum(squared.min(axis=1), 0) * weights).sum())
     print(f"checked: {len(rows)} distinct commands cleaned alike, {shared} of {len(terms)} terms shared, "
           f"idf within 1e-12, every label nearest within 1e-9")
     return inertia, {row["process_command"]: int(row["c"]) for row in rows}, counts

@@ -1,5 +1,6 @@
-//! Data to measure with. The runs against peers are scripts beside this crate; `README.md` there lists them.
+//! Data to measure with, and kernels to measure. The runs against peers are scripts beside this crate; `README.md` there lists them.
 
 pub mod fleet;
+pub mod lloyd;
 mod random;
 mod template;

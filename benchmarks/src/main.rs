@@ -1,11 +1,16 @@
-//! `covey-bench`: makes data to measure with.
+//! `covey-bench`: makes data to measure with, and runs kernels by themselves.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use covey_benchmarks::fleet::{self, FleetArgs};
+use covey_benchmarks::lloyd::{self, LloydArgs};
 
-/// Data generators of Covey's benchmarks.
+/// The allocator of the processes that are measured for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Data generators and kernels of Covey's benchmarks.
 #[derive(Debug, Parser)]
 #[command(name = "covey-bench", version)]
 struct Cli {
@@ -16,11 +21,15 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Fleet(FleetArgs),
+    Lloyd(LloydArgs),
 }
 
 fn main() -> ExitCode {
-    let Command::Fleet(args) = Cli::parse().command;
-    match fleet::write(&args) {
+    let done = match Cli::parse().command {
+        Command::Fleet(args) => fleet::write(&args),
+        Command::Lloyd(args) => lloyd::run(&args),
+    };
+    match done {
         Ok(written) => {
             println!("{written}");
             ExitCode::SUCCESS

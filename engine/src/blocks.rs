@@ -1,4 +1,4 @@
-//! The intermediate files of a fit, as Arrow IPC in the warehouse, and the blocks that an executor keeps in memory.
+//! The intermediate files of a fit, as Arrow IPC in the warehouse.
 //!
 //! ```text
 //! documents   text, rows, weight             what the query gave, equal texts collapsed
@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 use std::io::Cursor;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use covey_udfs::matrix::{Density, Points, Rows};
@@ -23,7 +22,6 @@ use datafusion::arrow::ipc::writer::FileWriter;
 use datafusion::common::{exec_datafusion_err, internal_datafusion_err};
 use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreRegistry;
-use parking_lot::Mutex;
 
 use crate::{external, storage};
 
@@ -106,7 +104,7 @@ pub fn encode_points(points: &Points) -> Result<Bytes> {
     write_ipc(&RecordBatch::try_new(Arc::new(schema), columns)?)
 }
 
-fn decode_points(bytes: Bytes, url: &str) -> Result<Points> {
+pub(crate) fn decode_points(bytes: Bytes, url: &str) -> Result<Points> {
     let batch = read_ipc(bytes, url)?;
     let damaged = || exec_datafusion_err!("{url} is no block file of covey, or it is damaged");
     let schema = batch.schema();
@@ -143,90 +141,17 @@ pub fn read_ipc(bytes: Bytes, url: &str) -> Result<RecordBatch> {
     Ok(concat_batches(&schema, &batches)?)
 }
 
-/// Blocks in the memory of one executor, the least recently used dropped first when they exceed the budget.
-#[derive(Debug)]
-pub struct BlockCache {
-    bytes_max: usize,
-    kept: Mutex<Kept>,
-    hits: AtomicU64,
-    misses: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Kept {
-    blocks: HashMap<String, (Arc<Points>, u64)>,
-    bytes: usize,
-    clock: u64,
-}
-
-impl BlockCache {
-    /// Bytes of blocks kept where nothing else is said.
-    pub const BYTES_MAX_DEFAULT: usize = 1 << 30;
-
-    pub fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, kept: Mutex::default(), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
-    }
-
-    /// The block at `url`, from memory or else from its store.
-    pub async fn read(&self, stores: &dyn ObjectStoreRegistry, url: &str) -> Result<Arc<Points>> {
-        if let Some(points) = self.kept.lock().touch(url) {
-            self.hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(points);
-        }
-        self.misses.fetch_add(1, Ordering::Relaxed);
-        let points = Arc::new(decode_points(storage::get_url(stores, url).await?, url)?);
-        self.insert(url, &points);
-        Ok(points)
-    }
-
-    pub fn insert(&self, url: &str, points: &Arc<Points>) {
-        self.kept.lock().insert(url, points, self.bytes_max);
-    }
-
-    /// How many reads were served from memory, and how many were not.
-    pub fn hits_and_misses(&self) -> (u64, u64) {
-        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
-    }
-}
-
-impl Kept {
-    fn touch(&mut self, url: &str) -> Option<Arc<Points>> {
-        self.clock += 1;
-        let (points, used) = self.blocks.get_mut(url)?;
-        *used = self.clock;
-        Some(Arc::clone(points))
-    }
-
-    fn insert(&mut self, url: &str, points: &Arc<Points>, bytes_max: usize) {
-        let size = points.rows.memory_bytes();
-        if size > bytes_max || self.blocks.contains_key(url) {
-            return;
-        }
-        while self.bytes + size > bytes_max {
-            let Some(oldest) = self.blocks.iter().min_by_key(|(_, (_, used))| *used).map(|(url, _)| url.clone()) else {
-                break;
-            };
-            if let Some((dropped, _)) = self.blocks.remove(&oldest) {
-                self.bytes -= dropped.rows.memory_bytes();
-            }
-        }
-        self.clock += 1;
-        self.bytes += size;
-        self.blocks.insert(url.to_string(), (Arc::clone(points), self.clock));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn points(n: usize) -> Arc<Points> {
+    fn points(n: usize) -> Points {
         let mut points = Points::new(Density::Sparse, 4);
         for i in 0..n {
             points.rows.push([(0, 1.0), (3, i as f64 + 0.5)]).unwrap();
             points.weights.push(i as u64 + 1);
         }
-        Arc::new(points)
+        points
     }
 
     /// Goal: what is written is what is read, bit for bit, and damage is an error that names the file.
@@ -234,24 +159,8 @@ mod tests {
     fn blocks_survive_the_disk() {
         let before = points(5);
         let bytes = encode_points(&before).unwrap();
-        assert_eq!(decode_points(bytes.clone(), "x").unwrap(), *before);
+        assert_eq!(decode_points(bytes.clone(), "x").unwrap(), before);
         let error = decode_points(bytes.slice(..bytes.len() / 2), "file:///b.arrow").unwrap_err().to_string();
         assert!(error.contains("file:///b.arrow"), "{error}");
-    }
-
-    /// Goal: the cache stays within its budget and drops the least recently used.
-    #[test]
-    fn the_cache_keeps_its_budget() {
-        let block = points(100);
-        let size = block.rows.memory_bytes();
-        let cache = BlockCache::new(2 * size);
-        for url in ["a", "b"] {
-            cache.insert(url, &block);
-        }
-        assert!(cache.kept.lock().touch("a").is_some());
-        cache.insert("c", &block);
-        assert!(cache.kept.lock().touch("b").is_none());
-        assert!(cache.kept.lock().touch("a").is_some());
-        assert!(cache.kept.lock().bytes <= 2 * size);
     }
 }

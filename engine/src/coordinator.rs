@@ -7,12 +7,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use covey_udfs::kmeans::IterationStats;
+use covey_udfs::kmeans::{CentroidTable, FixedPoint, Frame, IterationStats, Profile};
+use covey_udfs::matrix::Density;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use serde::{Deserialize, Serialize};
 
-use crate::blocks::BlockCache;
+use crate::block_cache::BlockCache;
+use crate::external;
+use crate::operators::{compute, decode_centroids};
+use crate::recent::Recent;
 
 /// What a task says about how far it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,9 +40,25 @@ pub struct ExecutorServices {
     pub executor_id: String,
     pub coordinator: Arc<dyn Coordinator>,
     pub blocks: BlockCache,
+    /// By fit.
+    arithmetic: Recent<String, Arc<Arithmetic>>,
+    /// By fit and key: tasks of an iteration share one.
+    tables: Recent<(String, String), Arc<CentroidTable>>,
+}
+
+/// What the passes of a fit compute with.
+#[derive(Debug)]
+pub struct Arithmetic {
+    pub scale: FixedPoint,
+    pub frame: Frame,
 }
 
 impl ExecutorServices {
+    pub fn new(executor_id: String, coordinator: Arc<dyn Coordinator>, blocks: BlockCache) -> Self {
+        let (arithmetic, tables) = (Recent::new(FITS_KEPT_MAX), Recent::new(TABLES_KEPT_MAX));
+        Self { executor_id, coordinator, blocks, arithmetic, tables }
+    }
+
     /// # Errors
     /// When the task runs in a process that is no Covey executor.
     pub fn of(context: &TaskContext) -> Result<Arc<Self>> {
@@ -46,7 +66,42 @@ impl ExecutorServices {
             DataFusionError::Execution("this operator runs on covey executors only, and this process is none".into())
         })
     }
+
+    /// The profile of all rows of a fit.
+    pub async fn profile(&self, fit: &str) -> Result<Profile> {
+        let bytes = self.coordinator.fetch(fit, PROFILE).await?;
+        serde_json::from_slice(&bytes).map_err(external)
+    }
+
+    pub async fn arithmetic(&self, fit: &str) -> Result<Arc<Arithmetic>> {
+        let make = async {
+            let profile = self.profile(fit).await?;
+            let mean = match profile.density {
+                Density::Sparse => vec![],
+                Density::Dense => decode_centroids(&self.coordinator.fetch(fit, MEAN).await?)?.centre(0).to_vec(),
+            };
+            Ok(Arc::new(Arithmetic { scale: FixedPoint::new(&profile), frame: Frame::new(&profile, &mean) }))
+        };
+        self.arithmetic.get_or_make(fit.to_string(), make).await
+    }
+
+    /// The centroids that the fit has published under `key`.
+    pub async fn table(&self, fit: &str, key: &str) -> Result<Arc<CentroidTable>> {
+        let make = async {
+            let arithmetic = self.arithmetic(fit).await?;
+            let bytes = self.coordinator.fetch(fit, key).await?;
+            compute(move |_| Ok(Arc::new(CentroidTable::new(decode_centroids(&bytes)?, arithmetic.frame.clone()))))
+                .await
+        };
+        self.tables.get_or_make((fit.to_string(), key.to_string()), make).await
+    }
 }
+
+/// Fits at once whose arithmetic an executor keeps.
+const FITS_KEPT_MAX: usize = 8;
+
+/// Tables that an executor keeps: of this iteration and of the one before, for a block that has lost its labels.
+const TABLES_KEPT_MAX: usize = 4;
 
 /// The Flight action that fetches: a JSON pair of fit and key.
 pub const FETCH_ACTION: &str = "covey.fetch";
@@ -54,8 +109,11 @@ pub const FETCH_ACTION: &str = "covey.fetch";
 /// The Flight action that reports: a JSON pair of fit and [`Progress`].
 pub const REPORT_ACTION: &str = "covey.report";
 
-/// The key under which a fit publishes its scales.
+/// The key under which a fit publishes the profile of its rows.
 pub const PROFILE: &str = "profile";
+
+/// The key under which a fit of dense rows publishes their mean, as one centre.
+pub const MEAN: &str = "mean";
 
 /// The key under which a fit publishes the centroids that iteration `iteration` of run `run` begins with.
 pub fn centroids_key(run: usize, iteration: usize) -> String {

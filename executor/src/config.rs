@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use covey_engine::blocks::BlockCache;
+use covey_engine::block_cache::BlockCache;
 use covey_engine::storage::StorageConfig;
 
 /// An executor of a Covey cluster: runs the tasks that the scheduler sends, and serves their results to other

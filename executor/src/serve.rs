@@ -23,7 +23,7 @@ use ballista_executor::health::ExecutorHealth;
 use ballista_executor::metrics::LoggingMetricsCollector;
 use ballista_executor::runtime_cache::{DefaultSessionRuntimeCache, MemoryPoolPolicy};
 use ballista_executor::shutdown::ShutdownNotifier;
-use covey_engine::blocks::BlockCache;
+use covey_engine::block_cache::BlockCache;
 use covey_engine::codec::CoveyPhysicalCodec;
 use covey_engine::coordinator::ExecutorServices;
 use covey_engine::models::cache::ModelCache;
@@ -272,11 +272,9 @@ fn build(
     let stores = Arc::new(ObjectStores::new(config.storage.clone()));
     let models = Arc::new(ModelCache::new(stores.clone()));
     let codec = Arc::new(CoveyPhysicalCodec::new(Arc::clone(&models)));
-    let services = Arc::new(ExecutorServices {
-        executor_id: process.executor_id.clone(),
-        coordinator: Arc::new(FlightCoordinator::new(channel)),
-        blocks: BlockCache::new(config.block_cache_bytes),
-    });
+    let coordinator = Arc::new(FlightCoordinator::new(channel));
+    let blocks = BlockCache::new(config.block_cache_bytes);
+    let services = Arc::new(ExecutorServices::new(process.executor_id.clone(), coordinator, blocks));
     let session = session_config(Arc::clone(&codec)).with_extension(services);
     let registry = function_registry(&session_state(session.clone(), runtime_env(stores.clone())?));
     let config_producer: ConfigProducer = Arc::new(move || session.clone());

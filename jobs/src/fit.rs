@@ -21,7 +21,7 @@ use covey_engine::models::{Manifest, ModelFeatures, ModelFiles, ModelRegistry, N
 use covey_engine::operators::{BlockWork, BlocksExec, block_source};
 use covey_engine::storage::Directory;
 use covey_engine::user_err;
-use covey_udfs::kmeans::{FixedPoint, Profile};
+use covey_udfs::kmeans::{COORDINATES_MAX, FixedPoint, Profile};
 use covey_udfs::tfidf::Vocabulary;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::error::Result;
@@ -39,7 +39,7 @@ use hub::Publication;
 
 /// Blocks up to this many bytes are fitted in one task where the strategy is 'auto': what an executor's block
 /// cache holds by default.
-const LOCAL_BYTES_MAX: u64 = covey_engine::blocks::BlockCache::BYTES_MAX_DEFAULT as u64;
+const LOCAL_BYTES_MAX: u64 = covey_engine::block_cache::BlockCache::BYTES_MAX_DEFAULT as u64;
 
 /// Where intermediate files are, below the warehouse: a directory for each fit.
 const FITS: &str = "fits";
@@ -146,6 +146,7 @@ pub async fn sweep(warehouse: &Directory) -> Result<()> {
 impl Fit<'_> {
     async fn run(&self, name: String, query: LogicalPlan) -> Result<NewModel> {
         let prepared = self.prepare(query).await?;
+        self.check_coordinates(&prepared)?;
         let strategy = self.strategy(&prepared);
         self.published.profile(&prepared.profile)?;
         let scale = FixedPoint::new(&prepared.profile);
@@ -167,6 +168,16 @@ impl Fit<'_> {
             n_skipped: prepared.n_skipped,
             strategy: if strategy == Strategy::Local { "local" } else { "distributed" }.to_string(),
         })
+    }
+
+    fn check_coordinates(&self, prepared: &Prepared) -> Result<()> {
+        let (k, d) = (self.options.n_clusters, prepared.profile.n_features());
+        if k.saturating_mul(d) > COORDINATES_MAX {
+            return user_err!(
+                "{k} clusters of {d} features have more than the limit of {COORDINATES_MAX} coordinates: lower n_clusters, or set max_features"
+            );
+        }
+        Ok(())
     }
 
     fn strategy(&self, prepared: &Prepared) -> Strategy {

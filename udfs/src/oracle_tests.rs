@@ -2,11 +2,15 @@
 //! naive Lloyd.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use serde_json::Value;
 
-use crate::kmeans::{self, CentroidTable, Centroids, FixedPoint, Init, Lloyd, LloydParams, Partial, Profile};
+use crate::kmeans::{
+    self, CentroidTable, Centroids, FixedPoint, Frame, Image, Init, Lloyd, LloydParams, Partial, Profile, Resident,
+    Spread, in_place,
+};
 use crate::matrix::{Density, Points, WEIGHT_ONE};
 use crate::tfidf::{DocumentFrequency, Norm, TfidfParams, Vectorizer, Vocabulary, count_terms};
 
@@ -89,24 +93,45 @@ fn points(density: Density, rows: &[Vec<f64>], weights: &[f64]) -> Points {
     points
 }
 
-fn mean_variance(rows: &[Vec<f64>]) -> f64 {
-    let (n, d) = (rows.len() as f64, rows[0].len());
-    let variance = |j: usize| {
-        let mean = rows.iter().map(|row| row[j]).sum::<f64>() / n;
-        rows.iter().map(|row| (row[j] - mean).powi(2)).sum::<f64>() / n
-    };
-    (0..d).map(variance).sum::<f64>() / d as f64
+static GO_ON: AtomicBool = AtomicBool::new(false);
+
+/// Blocks of a fit, as an executor holds them.
+struct Fit {
+    scale: FixedPoint,
+    spread: Spread,
+    frame: Frame,
+    blocks: Vec<Resident>,
 }
 
-fn run(points: &Points, params: LloydParams, init: Centroids) -> Lloyd {
-    let mut lloyd = Lloyd::new(params, FixedPoint::new(&Profile::of(points)), init);
-    while !lloyd.is_done() {
-        let table = CentroidTable::new(lloyd.centroids());
-        let partial = kmeans::assign(points, &table, lloyd.scale(), &AtomicBool::new(false)).unwrap();
-        let far = kmeans::farthest(points, &table, partial.empty_clusters().len(), &AtomicBool::new(false)).unwrap();
-        lloyd.advance(partial, &far);
+impl Fit {
+    fn new(blocks: &[Points]) -> Self {
+        let mut profile = Profile::of(&blocks[0]);
+        blocks[1..].iter().for_each(|block| profile.merge(&Profile::of(block)));
+        let scale = FixedPoint::new(&profile);
+        let points: Vec<&Points> = blocks.iter().collect();
+        let spread = in_place::spread_of(&points, profile.density, &scale, &GO_ON).unwrap();
+        let frame = Frame::new(&profile, &spread.mean);
+        let resident = |block: &Points| Resident::of_points(Arc::new(block.clone()), &frame);
+        Self { blocks: blocks.iter().map(resident).collect(), scale, spread, frame }
     }
-    lloyd
+
+    fn table(&self, centroids: &Centroids) -> CentroidTable {
+        CentroidTable::new(centroids.clone(), self.frame.clone())
+    }
+
+    fn pass(&mut self, table: &CentroidTable) -> Partial {
+        in_place::pass(&mut self.blocks, table, &self.scale, &GO_ON).unwrap()
+    }
+
+    fn farthest(&self, table: &CentroidTable, n: usize) -> Vec<kmeans::FarPoint> {
+        in_place::farthest_of(&self.blocks, table, n, &GO_ON).unwrap()
+    }
+
+    fn run(&mut self, params: LloydParams, init: Centroids) -> Lloyd {
+        let mut lloyd = Lloyd::new(params, self.scale.clone(), self.spread.clone(), init);
+        in_place::iterate(&mut self.blocks, &mut lloyd, self.frame.clone(), |_| {}, &GO_ON).unwrap();
+        lloyd
+    }
 }
 
 /// Goal: from the same centres, labels, centres, inertia and the number of iterations are scikit-learn's, with
@@ -127,19 +152,20 @@ fn compare_with_scikit_learn(i: usize, case: &Value, density: Density) {
     let rows = matrix(&case["x"]);
     let points = points(density, &rows, &numbers(&case["weights"]));
     let init = Centroids::try_new(rows[0].len(), matrix(&case["init"]).concat()).unwrap();
-    let squared_shift_min = case["tol"].as_f64().unwrap() * mean_variance(&rows);
-    let lloyd = run(&points, LloydParams { max_iter: 300, squared_shift_min }, init);
+    let mut fit = Fit::new(&[points]);
+    let lloyd = fit.run(LloydParams { max_iter: 300, tol: case["tol"].as_f64().unwrap() }, init);
     assert_eq!(lloyd.history().len() as u64, case["n_iter"].as_u64().unwrap(), "case {i}");
-    let table = CentroidTable::new(lloyd.centroids());
-    let labels = kmeans::labels(&points, &table, &AtomicBool::new(false)).unwrap();
+    let table = fit.table(lloyd.centroids());
+    let Resident { points, image, .. } = &fit.blocks[0];
+    let labels = kmeans::assignments(points, image, &table, &GO_ON).unwrap();
     let expected: Vec<usize> = numbers(&case["labels"]).iter().map(|label| *label as usize).collect();
     assert_eq!(labels.iter().map(|found| found.cluster).collect::<Vec<_>>(), expected, "case {i}");
     for (ours, theirs) in lloyd.centroids().values().iter().zip(matrix(&case["centres"]).concat()) {
         let tolerance = 1e-9 + 1e-15 * theirs.abs();
         assert!((ours - theirs).abs() < tolerance, "case {i}: {ours} {theirs}");
     }
-    let summary = kmeans::summarize(&points, &table, lloyd.scale(), |a, b| a < b, &AtomicBool::new(false)).unwrap();
-    let inertia = lloyd.scale().inertia(summary.iter().map(|cluster| cluster.inertia).sum());
+    let summary = kmeans::summarize(points, image, &table, &fit.scale, |a, b| a < b, &GO_ON).unwrap();
+    let inertia = fit.scale.inertia(summary.iter().map(|cluster| cluster.inertia).sum());
     let expected = case["inertia"].as_f64().unwrap();
     assert!((inertia - expected).abs() < 1e-9 * expected, "case {i}: {inertia} {expected}");
 }
@@ -199,33 +225,115 @@ fn naive_labels(points: &Points, centroids: &Centroids) -> Vec<usize> {
         .collect()
 }
 
+/// The means of labelled rows by exact sums, clusters without weight left out.
+fn naive_means(points: &Points, labels: &[usize], scale: &FixedPoint, centroids: &mut [Vec<f64>]) {
+    for (cluster, centre) in centroids.iter_mut().enumerate() {
+        let (mut weight, mut sums) = (0, vec![0_i128; centre.len()]);
+        for i in (0..points.len()).filter(|&i| labels[i] == cluster) {
+            weight += points.weights[i];
+            for ((feature, x), sum) in dense(points, i).into_iter().enumerate().zip(&mut sums) {
+                *sum += i128::from(scale.quantise_value(feature, x)) * i128::from(points.weights[i]);
+            }
+        }
+        if weight > 0 {
+            for ((feature, sum), c) in sums.into_iter().enumerate().zip(centre) {
+                *c = scale.mean(feature, sum, weight);
+            }
+        }
+    }
+}
+
 /// Goal: labels are those of a naive Lloyd in reference arithmetic, bit for bit, ties included, and the centres
 /// those of exact sums, through all iterations. Method: both, side by side, on data with many ties.
 #[test]
 fn lloyd_equals_naive_lloyd() {
     for (seed, density) in (0..20).zip(DENSITIES.into_iter().cycle()) {
         let points = Random(seed).points(density, 300, 9);
-        let scale = FixedPoint::new(&Profile::of(&points));
         let k = 2 + seed as usize % 11;
-        let mut centroids =
-            kmeans::seed(&[&points], k, Init::KMeansPlusPlus, &scale, seed, &AtomicBool::new(false)).unwrap().unwrap();
-        for iteration in 0..8 {
-            let table = CentroidTable::new(&centroids);
-            let labels: Vec<usize> = kmeans::labels(&points, &table, &AtomicBool::new(false))
-                .unwrap()
-                .iter()
-                .map(|found| found.cluster)
-                .collect();
-            assert_eq!(labels, naive_labels(&points, &centroids), "seed {seed}, iteration {iteration}");
-            let mut exact = Partial::zeros(k, 9);
-            for (i, &label) in labels.iter().enumerate() {
-                let distance = table.squared_distance(points.rows.row(i), label);
-                exact.add(&scale, points.rows.row(i), points.weights[i], label, distance);
-            }
-            let partial = kmeans::assign(&points, &table, &scale, &AtomicBool::new(false)).unwrap();
-            assert_eq!(partial, exact, "seed {seed}, iteration {iteration}");
-            centroids = partial.means(&scale, &centroids);
+        let mut fit = Fit::new(std::slice::from_ref(&points));
+        let init = kmeans::seed(&[&points], k, Init::KMeansPlusPlus, &fit.scale, seed, &GO_ON).unwrap().unwrap();
+        compare_with_naive_lloyd(&format!("seed {seed}"), &points, &mut fit, init, 8);
+    }
+}
+
+fn compare_with_naive_lloyd(what: &str, points: &Points, fit: &mut Fit, init: Centroids, max_iter: usize) {
+    let mut expected: Vec<Vec<f64>> = (0..init.n_clusters()).map(|cluster| init.centre(cluster).to_vec()).collect();
+    let mut table = fit.table(&init);
+    let params = LloydParams { max_iter, tol: 0.0 };
+    let mut lloyd = Lloyd::new(params, fit.scale.clone(), fit.spread.clone(), init);
+    while !lloyd.is_done() {
+        let what = format!("{what}, iteration {}", lloyd.history().len() + 1);
+        let before = lloyd.centroids().clone();
+        let partial = fit.pass(&table);
+        let labels = naive_labels(points, &before);
+        let ours: Vec<usize> = fit.blocks[0].labels().iter().map(|label| *label as usize).collect();
+        assert_eq!(ours, labels, "{what}");
+        // Without relocations, which have a test of their own against scikit-learn.
+        let stats = lloyd.advance(&partial, &[]).clone();
+        naive_means(points, &labels, &fit.scale, &mut expected);
+        for (cluster, centre) in expected.iter().enumerate() {
+            assert_eq!(lloyd.centroids().centre(cluster), centre, "{what}, cluster {cluster}");
         }
+        let inertia = naive_inertia(points, &labels, &before);
+        // Numbers keep 52 bits below the largest of their feature.
+        let largest = (0..points.len()).flat_map(|i| dense(points, i)).fold(0.0, |max: f64, x| max.max(x.abs()));
+        let tolerance = 1e-12 * fit.spread.total + 1e-14 * largest * fit.spread.total.sqrt();
+        assert!((stats.inertia - inertia).abs() <= tolerance, "{what}: {} {inertia}", stats.inertia);
+        table.update(lloyd.centroids(), lloyd.changed());
+    }
+}
+
+fn naive_inertia(points: &Points, labels: &[usize], centroids: &Centroids) -> f64 {
+    let squared = |i: usize| -> f64 {
+        dense(points, i).iter().zip(centroids.centre(labels[i])).map(|(x, c)| (x - c) * (x - c)).sum()
+    };
+    (0..points.len()).map(|i| points.weights[i] as f64 / WEIGHT_ONE as f64 * squared(i)).sum()
+}
+
+/// A case for the oracle: rows, weights, and starting centres among the rows.
+fn check_case(what: &str, density: Density, rows: &[Vec<f64>], weight: impl Fn(usize) -> f64, centres: &[usize]) {
+    let weights: Vec<f64> = (0..rows.len()).map(weight).collect();
+    let points = points(density, rows, &weights);
+    let init = centres.iter().flat_map(|&i| rows[i].clone()).collect();
+    let init = Centroids::try_new(rows[0].len(), init).unwrap();
+    compare_with_naive_lloyd(what, &points, &mut Fit::new(std::slice::from_ref(&points)), init, 6);
+}
+
+/// Goal: the same on rows that are as odd as they come: equal rows and equal centres, zero rows, one dimension, a
+/// hundred thousand dimensions, as many clusters as rows, weights far apart, numbers tiny, huge and far from zero.
+#[test]
+fn odd_rows_are_labelled_exactly() {
+    for density in DENSITIES {
+        let mut random = Random(11);
+        let mut rows = |n: usize, d: usize, scale: f64, offset: f64| -> Vec<Vec<f64>> {
+            let number = |random: &mut Random| (random.next() % 1000) as f64 / 1000.0 * scale + offset;
+            (0..n).map(|_| (0..d).map(|_| number(&mut random)).collect()).collect()
+        };
+        let twice = |rows: Vec<Vec<f64>>| [rows.clone(), rows].concat();
+        check_case("equal rows and centres", density, &twice(rows(20, 3, 1.0, 0.0)), |_| 1.0, &[0, 20, 1, 21, 2]);
+        let with_zeros = [vec![vec![0.0; 4]; 5], rows(20, 4, 1.0, 0.0)].concat();
+        check_case("zero rows", density, &with_zeros, |_| 1.0, &[0, 7, 8]);
+        check_case("one dimension", density, &rows(200, 1, 1.0, 0.0), |_| 1.0, &[0, 1, 2, 3, 4, 5, 6]);
+        check_case("as many clusters as rows", density, &rows(30, 5, 1.0, 0.0), |_| 1.0, &(0..30).collect::<Vec<_>>());
+        check_case("weights far apart", density, &rows(100, 3, 1.0, 0.0), |i| [1.0, 1e6, 0.0][i % 3], &[0, 1, 2, 3]);
+        check_case("tiny numbers", density, &rows(100, 3, 1e-200, 0.0), |_| 1.0, &[0, 1, 2, 3]);
+        check_case("huge numbers", density, &rows(100, 3, 1e90, 0.0), |_| 1.0, &[0, 1, 2, 3]);
+        check_case(
+            "one row far away",
+            density,
+            &[rows(99, 3, 1.0, 0.0), rows(1, 3, 1.0, 1e9)].concat(),
+            |_| 1.0,
+            &[0, 1, 2],
+        );
+        if density == Density::Dense {
+            check_case("far from zero", density, &rows(100, 3, 1.0, 1e9), |_| 1.0, &[0, 1, 2, 3]);
+        }
+        let mut wide = vec![vec![0.0; 100_000]; 40];
+        for (i, row) in wide.iter_mut().enumerate() {
+            (0..50).for_each(|_| row[random.next() as usize % 100_000] = (1 + random.next() % 5) as f64);
+            row[i % 3] = 20.0;
+        }
+        check_case("a hundred thousand dimensions", density, &wide, |_| 1.0, &[0, 1, 2, 3, 4]);
     }
 }
 
@@ -250,32 +358,21 @@ fn nothing_depends_on_order() {
         let scale = FixedPoint::new(&Profile::of(&points));
         let parts: Vec<&Points> = blocks.iter().collect();
         for init in [Init::KMeansPlusPlus, Init::Random] {
-            let one = kmeans::seed(&[&points], 8, init, &scale, seed, &AtomicBool::new(false)).unwrap();
-            assert_eq!(
-                one,
-                kmeans::seed(&parts, 8, init, &scale, seed, &AtomicBool::new(false)).unwrap(),
-                "seed {seed}"
-            );
+            let one = kmeans::seed(&[&points], 8, init, &scale, seed, &GO_ON).unwrap();
+            assert_eq!(one, kmeans::seed(&parts, 8, init, &scale, seed, &GO_ON).unwrap(), "seed {seed}");
         }
-        let centroids =
-            kmeans::seed(&parts, 8, Init::KMeansPlusPlus, &scale, seed, &AtomicBool::new(false)).unwrap().unwrap();
-        let table = CentroidTable::new(&centroids);
-        let whole = kmeans::assign(&points, &table, &scale, &AtomicBool::new(false)).unwrap();
+        let init = kmeans::seed(&parts, 8, Init::KMeansPlusPlus, &scale, seed, &GO_ON).unwrap().unwrap();
+        let params = LloydParams { max_iter: 5, tol: 0.0 };
+        let whole = Fit::new(std::slice::from_ref(&points)).run(params, init.clone());
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let mut sum = Partial::zeros(8, 12);
-            for block in &blocks {
-                sum.merge(&pool.install(|| kmeans::assign(block, &table, &scale, &AtomicBool::new(false))).unwrap());
-            }
-            assert_eq!(sum, whole, "seed {seed}, {threads} threads");
+            let parts = pool.install(|| Fit::new(&blocks).run(params, init.clone()));
+            assert_eq!(parts.centroids(), whole.centroids(), "seed {seed}, {threads} threads");
+            assert_eq!(parts.history(), whole.history(), "seed {seed}, {threads} threads");
         }
-        let mut far: Vec<_> = blocks
-            .iter()
-            .flat_map(|block| kmeans::farthest(block, &table, 3, &AtomicBool::new(false)).unwrap())
-            .collect();
-        kmeans::FarPoint::sort(&mut far);
-        far.truncate(3);
-        assert_eq!(far, kmeans::farthest(&points, &table, 3, &AtomicBool::new(false)).unwrap(), "seed {seed}");
+        let (one, many) = (Fit::new(std::slice::from_ref(&points)), Fit::new(&blocks));
+        let table = one.table(whole.centroids());
+        assert_eq!(one.farthest(&table, 3), many.farthest(&table, 3), "seed {seed}");
     }
 }
 
@@ -289,13 +386,12 @@ fn seeds_are_distinct_rows() {
     distinct.dedup();
     let scale = FixedPoint::new(&Profile::of(&points));
     for init in [Init::KMeansPlusPlus, Init::Random] {
-        let seeds =
-            kmeans::seed(&[&points], distinct.len(), init, &scale, 1, &AtomicBool::new(false)).unwrap().unwrap();
+        let seeds = kmeans::seed(&[&points], distinct.len(), init, &scale, 1, &GO_ON).unwrap().unwrap();
         let mut chosen: Vec<Vec<u64>> =
             (0..distinct.len()).map(|j| seeds.centre(j).iter().map(|x| x.to_bits()).collect()).collect();
         chosen.sort();
         assert_eq!(chosen, distinct);
-        let error = kmeans::seed(&[&points], distinct.len() + 1, init, &scale, 1, &AtomicBool::new(false)).unwrap_err();
+        let error = kmeans::seed(&[&points], distinct.len() + 1, init, &scale, 1, &GO_ON).unwrap_err();
         assert!(error.0.contains(&format!("only {} distinct rows", distinct.len())), "{error}");
     }
 }
@@ -304,10 +400,10 @@ fn seeds_are_distinct_rows() {
 #[test]
 fn passes_can_be_cancelled() {
     let points = Random(1).points(Density::Sparse, 50, 4);
-    let table = CentroidTable::new(&Centroids::zeros(2, 4));
-    let scale = FixedPoint::new(&Profile::of(&points));
+    let mut fit = Fit::new(std::slice::from_ref(&points));
+    let table = fit.table(&Centroids::zeros(2, 4));
     let cancelled = AtomicBool::new(true);
-    assert!(kmeans::assign(&points, &table, &scale, &cancelled).is_none());
-    assert!(kmeans::labels(&points, &table, &cancelled).is_none());
-    assert!(kmeans::seed(&[&points], 2, Init::Random, &scale, 0, &cancelled).unwrap().is_none());
+    assert!(fit.blocks[0].pass(&table, &fit.scale, &cancelled).is_none());
+    assert!(kmeans::assignments(&points, &Image::new(&points.rows, &fit.frame), &table, &cancelled).is_none());
+    assert!(kmeans::seed(&[&points], 2, Init::Random, &fit.scale, 0, &cancelled).unwrap().is_none());
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use covey_udfs::kmeans::{CentroidTable, Centroids, IterationStats};
+use covey_udfs::kmeans::{CentroidTable, Centroids, Frame, IterationStats};
+use covey_udfs::matrix::Density;
 use covey_udfs::tfidf::Vocabulary;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float64Array, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, Field, Float64Type, Schema};
@@ -141,7 +142,12 @@ impl Model {
         if !consistent {
             return Err(exec_datafusion_err!("the files of model {} do not fit its manifest", manifest.name));
         }
-        let table = CentroidTable::new(&files.centroids);
+        let density = match manifest.features {
+            ModelFeatures::Text { .. } => Density::Sparse,
+            ModelFeatures::Columns(_) | ModelFeatures::List { .. } => Density::Dense,
+        };
+        let frame = Frame::of_centroids(density, &files.centroids);
+        let table = CentroidTable::new(files.centroids.clone(), frame);
         Ok(Self { manifest, files, table })
     }
 

@@ -6,8 +6,7 @@ mod texts;
 
 use std::sync::Arc;
 
-use covey_udfs::kmeans::Init;
-use covey_udfs::matrix::Points;
+use covey_udfs::kmeans::{Init, LloydParams};
 use covey_udfs::tfidf::TfidfParams;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -16,6 +15,7 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use serde::{Deserialize, Serialize};
 
+use crate::block_cache::HeldBlock;
 use crate::coordinator::ExecutorServices;
 
 /// What to do with the files of a partition.
@@ -27,8 +27,10 @@ pub enum BlockWork {
     Vectorize(VectorizeSpec),
     /// All blocks in one task → the starting centroids.
     Seed(SeedSpec),
-    /// Blocks → one partial for the centroids under this key.
-    Assign { fit: String, centroids: String },
+    /// Blocks → their moments, around the published mean or around zero.
+    Moments { fit: String, around_mean: bool },
+    /// Blocks → one partial: what `iteration` of `run`, counted from 0, changes.
+    Assign { fit: String, run: usize, iteration: usize },
     /// Blocks → the `n` rows farthest from the centroids under this key.
     Farthest { fit: String, centroids: String, n: usize },
     /// Blocks → the final numbers of each cluster for the centroids under this key.
@@ -57,9 +59,7 @@ pub struct SeedSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FitSpec {
     pub seed: SeedSpec,
-    pub max_iter: usize,
-    #[serde(with = "covey_udfs::exact")]
-    pub squared_shift_min: f64,
+    pub lloyd: LloydParams,
 }
 
 impl BlockWork {
@@ -68,6 +68,7 @@ impl BlockWork {
             Self::CountTerms(_) => "count terms",
             Self::Vectorize(_) => "vectorize",
             Self::Seed(_) => "seed",
+            Self::Moments { .. } => "moments",
             Self::Assign { .. } => "assign",
             Self::Farthest { .. } => "farthest",
             Self::Summarize { .. } => "summarize",
@@ -81,7 +82,7 @@ impl BlockWork {
             Self::CountTerms(_) => "count terms",
             Self::Vectorize(_) => "vectorize",
             // A fit in one task seeds first, and tells when it iterates.
-            Self::Seed(_) | Self::Fit(_) => "seed",
+            Self::Seed(_) | Self::Fit(_) | Self::Moments { .. } => "seed",
             Self::Assign { .. } | Self::Farthest { .. } => "iterate",
             Self::Summarize { .. } => "summarize",
         }
@@ -100,7 +101,7 @@ impl BlockWork {
                 ("values", DataType::UInt64, false),
                 ("profile", DataType::Utf8, false),
             ],
-            Self::Assign { .. } | Self::Farthest { .. } => &[
+            Self::Moments { .. } | Self::Assign { .. } | Self::Farthest { .. } => &[
                 ("executor", DataType::Utf8, false),
                 ("points", DataType::UInt64, false),
                 ("result", DataType::Binary, false),
@@ -131,7 +132,8 @@ impl BlockWork {
         let columns = match self {
             Self::CountTerms(params) => texts::count(task, params).await?,
             Self::Vectorize(spec) => texts::vectorize(task, spec).await?,
-            Self::Assign { fit, centroids } => iterate::assign(task, &fit, &centroids).await?,
+            Self::Moments { fit, around_mean } => iterate::moments(task, &fit, around_mean).await?,
+            Self::Assign { fit, run, iteration } => iterate::assign(task, &fit, run, iteration).await?,
             Self::Farthest { fit, centroids, n } => iterate::farthest(task, &fit, &centroids, n).await?,
             Self::Summarize { fit, centroids, documents } => {
                 iterate::summarize(task, &fit, &centroids, documents).await?
@@ -151,7 +153,7 @@ struct Task {
 }
 
 impl Task {
-    async fn points(&self) -> Result<Vec<Arc<Points>>> {
+    async fn blocks(&self) -> Result<Vec<Arc<HeldBlock>>> {
         let mut blocks = Vec::with_capacity(self.urls.len());
         for url in &self.urls {
             blocks.push(self.services.blocks.read(self.stores.as_ref(), url).await?);

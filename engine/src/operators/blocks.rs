@@ -115,7 +115,7 @@ impl ExecutionPlan for BlocksExec {
 ///
 /// # Errors
 /// When the work panics: the task fails, the process lives on.
-pub(super) async fn compute<T: Send + 'static>(
+pub(crate) async fn compute<T: Send + 'static>(
     work: impl FnOnce(&AtomicBool) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     struct SetOnDrop(Arc<AtomicBool>);

@@ -215,7 +215,7 @@ impl Files {
         }
         let profile = file.points.as_ref().map(|points| serde_json::to_string(&Profile::of(points))).transpose();
         if let (Some(url), Some(points)) = (&url, &file.points) {
-            ExecutorServices::of(context)?.blocks.insert(url, points);
+            ExecutorServices::of(context)?.blocks.insert(url, Arc::clone(points));
         }
         self.urls.push(url);
         self.points.push(file.n_points);

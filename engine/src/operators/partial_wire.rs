@@ -2,7 +2,7 @@
 //! `(feature, value)` pairs of the non-zeros. A reader checks every length before it allocates.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use covey_udfs::kmeans::{CLUSTERS_MAX, Centroids, FarPoint, Partial};
+use covey_udfs::kmeans::{CLUSTERS_MAX, COORDINATES_MAX, Centroids, ClusterSum, FarPoint, Moments, Partial};
 use covey_udfs::matrix::{Density, FEATURES_MAX, Rows};
 use datafusion::common::exec_err;
 use datafusion::error::Result;
@@ -10,64 +10,107 @@ use datafusion::error::Result;
 use crate::external;
 
 /// First bytes of each message: a name and a version.
-const PARTIAL: u32 = u32::from_le_bytes(*b"CVp1");
-const CENTROIDS: u32 = u32::from_le_bytes(*b"CVc1");
+const PARTIAL: u32 = u32::from_le_bytes(*b"CVp2");
+const MOMENTS: u32 = u32::from_le_bytes(*b"CVm1");
+const CENTROIDS: u32 = u32::from_le_bytes(*b"CVc2");
 const FAR_POINTS: u32 = u32::from_le_bytes(*b"CVf2");
 
-pub fn encode_partial(partial: &Partial) -> Bytes {
-    let n_features = partial.n_features();
+/// Says that a centre comes with all of its values.
+const ALL_FEATURES: u32 = u32::MAX;
+
+const VALUE_BYTES: usize = size_of::<f64>();
+const PAIR_BYTES: usize = size_of::<u32>() + VALUE_BYTES;
+
+pub fn encode_partial(n_features: usize, partial: &Partial) -> Bytes {
     let mut out = BytesMut::new();
     out.put_u32_le(PARTIAL);
     out.put_u32_le(partial.n_clusters() as u32);
     out.put_u32_le(n_features as u32);
     out.put_u64_le(partial.n_points);
-    out.put_i128_le(partial.inertia);
-    for (cluster, weight) in partial.weights.iter().enumerate() {
-        let sums = &partial.sums[cluster * n_features..(cluster + 1) * n_features];
-        out.put_u64_le(*weight);
-        out.put_u32_le(sums.iter().filter(|sum| **sum != 0).count() as u32);
-        for (feature, sum) in sums.iter().enumerate().filter(|(_, sum)| **sum != 0) {
-            out.put_u32_le(feature as u32);
-            out.put_i128_le(*sum);
-        }
-    }
+    out.put_u64_le(partial.n_moved);
+    partial.changes.iter().for_each(|change| put_sum(&mut out, change));
     out.freeze()
 }
 
 pub fn decode_partial(bytes: &[u8]) -> Result<Partial> {
     let mut input = Reader { bytes, what: "a partial sum" };
     let (n_clusters, n_features) = input.header(PARTIAL)?;
-    let mut partial = Partial::zeros(n_clusters, n_features);
-    partial.n_points = input.u64()?;
-    partial.inertia = input.i128()?;
-    for cluster in 0..n_clusters {
-        partial.weights[cluster] = input.u64()?;
-        for _ in 0..input.u32()? {
-            let feature = input.u32()? as usize;
-            if feature >= n_features {
-                return exec_err!("a partial sum names feature {feature} of {n_features}");
-            }
-            partial.sums[cluster * n_features + feature] = input.i128()?;
-        }
-    }
+    let (n_points, n_moved) = (input.u64()?, input.u64()?);
+    let changes = (0..n_clusters).map(|_| input.sum(n_features)).collect::<Result<_>>()?;
     input.end()?;
-    Ok(partial)
+    Ok(Partial { changes, n_points, n_moved })
 }
 
+pub fn encode_moments(n_features: usize, moments: &Moments) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_u32_le(MOMENTS);
+    out.put_u32_le(1);
+    out.put_u32_le(n_features as u32);
+    out.put_u64_le(moments.n_points);
+    out.put_i128_le(moments.squares);
+    put_sum(&mut out, &moments.sum);
+    out.freeze()
+}
+
+pub fn decode_moments(bytes: &[u8]) -> Result<Moments> {
+    let mut input = Reader { bytes, what: "moments of rows" };
+    let (_, n_features) = input.header(MOMENTS)?;
+    let (n_points, squares) = (input.u64()?, input.i128()?);
+    let sum = input.sum(n_features)?;
+    input.end()?;
+    Ok(Moments { sum, squares, n_points })
+}
+
+fn put_sum(out: &mut BytesMut, sum: &ClusterSum) {
+    out.put_i64_le(sum.weight);
+    out.put_u32_le(sum.features().len() as u32);
+    sum.features().iter().for_each(|feature| out.put_u32_le(*feature));
+    sum.sums().iter().for_each(|sum| out.put_i128_le(*sum));
+}
+
+/// Each centre as the `(feature, value)` pairs of its non-zeros, or as all values where that is shorter.
 pub fn encode_centroids(centroids: &Centroids) -> Bytes {
-    let mut out = BytesMut::with_capacity(12 + 8 * centroids.values().len());
+    let mut out = BytesMut::new();
     out.put_u32_le(CENTROIDS);
     out.put_u32_le(centroids.n_clusters() as u32);
     out.put_u32_le(centroids.n_features() as u32);
-    centroids.values().iter().for_each(|value| out.put_f64_le(*value));
+    for cluster in 0..centroids.n_clusters() {
+        let centre = centroids.centre(cluster);
+        // By bits: -0 is no zero here, so that what arrives is what was sent.
+        let stored = || (0_u32..).zip(centre).filter(|(_, value)| value.to_bits() != 0);
+        let n_stored = stored().count();
+        if n_stored * PAIR_BYTES < centre.len() * VALUE_BYTES {
+            out.put_u32_le(n_stored as u32);
+            stored().for_each(|(feature, _)| out.put_u32_le(feature));
+            stored().for_each(|(_, value)| out.put_f64_le(*value));
+        } else {
+            out.put_u32_le(ALL_FEATURES);
+            centre.iter().for_each(|value| out.put_f64_le(*value));
+        }
+    }
     out.freeze()
 }
 
 pub fn decode_centroids(bytes: &[u8]) -> Result<Centroids> {
     let mut input = Reader { bytes, what: "a set of centroids" };
     let (n_clusters, n_features) = input.header(CENTROIDS)?;
-    input.need(8 * n_clusters * n_features)?;
-    let values = (0..n_clusters * n_features).map(|_| input.f64()).collect::<Result<_>>()?;
+    if n_clusters * n_features > COORDINATES_MAX {
+        return exec_err!("{n_clusters} centres of {n_features} features are beyond the limit of {COORDINATES_MAX}");
+    }
+    let mut values = vec![0.0; n_clusters * n_features];
+    for centre in values.chunks_mut(n_features.max(1)) {
+        match input.u32()? {
+            ALL_FEATURES => {
+                input.need(VALUE_BYTES * n_features)?;
+                centre.iter_mut().try_for_each(|value| input.f64().map(|x| *value = x))?;
+            }
+            n_stored => {
+                for feature in input.features(n_stored, n_features)? {
+                    centre[feature as usize] = input.f64()?;
+                }
+            }
+        }
+    }
     input.end()?;
     Centroids::try_new(n_features, values).map_err(external)
 }
@@ -137,6 +180,25 @@ impl Reader<'_> {
         Ok((n, n_features))
     }
 
+    fn sum(&mut self, n_features: usize) -> Result<ClusterSum> {
+        let (weight, n_sums) = (self.u64()? as i64, self.u32()?);
+        let features = self.features(n_sums, n_features)?;
+        self.need(size_of::<i128>() * features.len())?;
+        let sums = features.iter().map(|_| self.i128()).collect::<Result<_>>()?;
+        Ok(ClusterSum::from_parts(weight, features, sums))
+    }
+
+    /// Ascending features below `n_features`.
+    fn features(&mut self, n: u32, n_features: usize) -> Result<Vec<u32>> {
+        self.need(size_of::<u32>() * n as usize)?;
+        let features = (0..n).map(|_| self.u32()).collect::<Result<Vec<_>>>()?;
+        let in_range = features.last().is_none_or(|last| (*last as usize) < n_features);
+        if !(in_range && features.windows(2).all(|pair| pair[0] < pair[1])) {
+            return exec_err!("{} names features that do not ascend below {n_features}", self.what);
+        }
+        Ok(features)
+    }
+
     fn u8(&mut self) -> Result<u8> {
         self.need(1)?;
         Ok(self.bytes.get_u8())
@@ -182,16 +244,22 @@ mod tests {
     /// Goal: what arrives is what was sent, and a message cut anywhere is an error, not a panic.
     #[test]
     fn messages_survive_the_wire_or_fail() {
-        let mut partial = Partial::zeros(3, 4);
-        partial.sums[5] = -(1 << 100);
-        partial.weights[1] = 7;
-        partial.inertia = 1 << 90;
-        partial.n_points = 9;
-        let bytes = encode_partial(&partial);
+        let sum = ClusterSum::from_parts(-7, vec![1, 3], vec![-(1 << 100), 0]);
+        let partial =
+            Partial { changes: vec![ClusterSum::default(), sum.clone(), sum.clone()], n_points: 9, n_moved: 2 };
+        let bytes = encode_partial(4, &partial);
         assert_eq!(decode_partial(&bytes).unwrap(), partial);
+        assert!(decode_partial(&encode_partial(3, &partial)).is_err(), "a feature beyond the last");
 
-        let centroids = Centroids::try_new(2, vec![0.5, -1.0, 3.0, 0.0]).unwrap();
-        assert_eq!(decode_centroids(&encode_centroids(&centroids)).unwrap(), centroids);
+        let moments = Moments { sum, squares: 1 << 90, n_points: 9 };
+        assert_eq!(decode_moments(&encode_moments(4, &moments)).unwrap(), moments);
+
+        let sparse = [0.0, 0.0, 0.0, 0.5, 0.0];
+        let centroids = Centroids::try_new(5, [sparse, [0.5, -1.0, 3.0, -0.0, 1.0]].concat()).unwrap();
+        let centroid_bytes = encode_centroids(&centroids);
+        let back = decode_centroids(&centroid_bytes).unwrap();
+        let bits = |centroids: &Centroids| centroids.values().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&back), bits(&centroids));
 
         let (mut sparse, mut dense) = (Rows::new(Density::Sparse, 4), Rows::new(Density::Dense, 4));
         sparse.push([(1, 0.5)]).unwrap();
@@ -208,6 +276,9 @@ mod tests {
         }
         for cut in 0..far_bytes.len() {
             assert!(decode_far_points(&far_bytes[..cut]).is_err());
+        }
+        for cut in 0..centroid_bytes.len() {
+            assert!(decode_centroids(&centroid_bytes[..cut]).is_err());
         }
         assert!(decode_centroids(&bytes).is_err());
     }

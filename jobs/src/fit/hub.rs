@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use covey_engine::coordinator::{PROFILE, Progress, centroids_key};
+use covey_engine::coordinator::{MEAN, PROFILE, Progress, centroids_key};
 use covey_engine::operators::encode_centroids;
 use covey_engine::storage::Directory;
 use covey_engine::{external, user_err};
@@ -138,10 +138,18 @@ impl Publication {
         Ok(())
     }
 
-    /// Publishes the centroids of an iteration in place of the one before, and gives their key.
+    /// Publishes the mean of all rows.
+    pub fn mean(&self, mean: &[f64]) -> Result<()> {
+        let centre = Centroids::try_new(mean.len(), mean.to_vec()).map_err(external)?;
+        self.put(MEAN.to_string(), encode_centroids(&centre));
+        Ok(())
+    }
+
+    /// Publishes the centroids that an iteration begins with, and gives their key. Those of the iteration before stay:
+    /// a block that comes to another executor finds its labels again by them.
     pub fn centroids(&self, run: usize, iteration: usize, centroids: &Centroids) -> String {
-        if let Some(before) = iteration.checked_sub(1) {
-            self.remove(&centroids_key(run, before));
+        if let Some(old) = iteration.checked_sub(2) {
+            self.remove(&centroids_key(run, old));
         }
         let key = centroids_key(run, iteration);
         self.put(key.clone(), encode_centroids(centroids));

@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 
 use covey_engine::external;
 use covey_engine::models::{ClusterRow, IterationRow};
-use covey_engine::operators::{BlockWork, FitSpec, SeedSpec, decode_centroids, decode_far_points, decode_partial};
-use covey_udfs::kmeans::{Centroids, FarPoint, FixedPoint, IterationStats, Lloyd, LloydParams, Partial};
+use covey_engine::operators::{
+    BlockWork, FitSpec, SeedSpec, decode_centroids, decode_far_points, decode_moments, decode_partial,
+};
+use covey_udfs::kmeans::{
+    Centroids, FarPoint, FixedPoint, IterationStats, Lloyd, LloydParams, Moments, Partial, Spread,
+};
 use covey_udfs::matrix::{Density, WEIGHT_ONE};
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{Float64Type, UInt32Type, UInt64Type};
@@ -14,9 +18,6 @@ use datafusion::error::Result;
 
 use super::{Fit, Prepared};
 use crate::statements::Strategy;
-
-/// The number of the passes that measure the spread of the data: none of the runs.
-const TOLERANCE_RUN: usize = usize::MAX;
 
 /// The best of the runs.
 pub(super) struct Solution {
@@ -42,15 +43,15 @@ impl Fit<'_> {
         strategy: Strategy,
     ) -> Result<Solution> {
         let urls: Vec<String> = prepared.blocks.iter().map(|(url, _)| url.clone()).collect();
-        let squared_shift_min = self.squared_shift_min(&urls, scale, prepared.profile.density).await?;
-        let params = LloydParams { max_iter: self.options.max_iter, squared_shift_min };
+        let spread = self.spread(&urls, scale, prepared.profile.density, strategy).await?;
+        let params = LloydParams { max_iter: self.options.max_iter, tol: self.options.tol };
         let mut best: Option<Solution> = None;
         let mut all_iterations = vec![];
         for run in 0..self.options.n_init {
             self.context.job.run(run, self.options.n_init);
-            let (centroids, iterations) = match strategy {
-                Strategy::Local => self.run_local(run, &urls, params).await?,
-                _ => self.run_distributed(run, &urls, scale, params).await?,
+            let (centroids, iterations) = match &spread {
+                None => self.run_local(run, &urls, params).await?,
+                Some(spread) => self.run_distributed(run, &urls, scale, spread, params).await?,
             };
             let clusters = self.summarize(run, &centroids, prepared, scale, &urls).await?;
             let inertia = clusters.1;
@@ -74,25 +75,40 @@ impl Fit<'_> {
         }
     }
 
-    /// `tol` times the mean variance of the features: Σ w·‖x − mean‖² / (Σ w · n_features), by one pass for one
-    /// centre at zero. Around zero the variance of dense rows could cancel: they take a second pass, around the mean.
-    async fn squared_shift_min(&self, urls: &[String], scale: &FixedPoint, density: Density) -> Result<f64> {
-        if self.options.tol == 0.0 {
-            return Ok(0.0);
+    /// The spread of all rows, by a pass over them around zero; dense rows take a second pass, around the mean. Where
+    /// all iterations run as one task, that task finds out by itself, and only the mean of dense rows is published
+    /// for the passes that follow.
+    async fn spread(
+        &self,
+        urls: &[String],
+        scale: &FixedPoint,
+        density: Density,
+        strategy: Strategy,
+    ) -> Result<Option<Spread>> {
+        let is_local = strategy == Strategy::Local;
+        if is_local && density == Density::Sparse {
+            return Ok(None);
         }
-        let around = async |iteration: usize, centre: &Centroids| {
-            let key = self.published.centroids(TOLERANCE_RUN, iteration, centre);
-            self.assign(&key, urls, 1, scale.n_features()).await
-        };
-        let mean_square = |partial: &Partial| scale.inertia(partial.inertia) / weight_of(partial);
-        let origin = Centroids::zeros(1, scale.n_features());
-        let pass = around(0, &origin).await?;
-        let mean = pass.partial.means(scale, &origin);
-        let spread = match density {
-            Density::Sparse => (mean_square(&pass.partial) - mean.squared_shift(&origin)).max(0.0),
-            Density::Dense => mean_square(&around(1, &mean).await?.partial),
-        };
-        Ok(self.options.tol * spread / scale.n_features() as f64)
+        let mut moments = self.moments(urls, false).await?;
+        let mean = Spread::mean(density, &moments, scale);
+        if density == Density::Dense {
+            self.published.mean(&mean)?;
+            if is_local {
+                return Ok(None);
+            }
+            moments = self.moments(urls, true).await?;
+        }
+        Ok(Some(Spread::new(mean, &moments, scale)))
+    }
+
+    async fn moments(&self, urls: &[String], around_mean: bool) -> Result<Moments> {
+        let work = BlockWork::Moments { fit: self.id.clone(), around_mean };
+        let batches = self.run_blocks(work, urls, self.n_partitions()).await?;
+        let mut moments = Moments::default();
+        for (_, _, result) in results(&batches) {
+            moments.merge(&decode_moments(result)?);
+        }
+        Ok(moments)
     }
 
     /// Seeding and all iterations as one task.
@@ -102,8 +118,7 @@ impl Fit<'_> {
         urls: &[String],
         params: LloydParams,
     ) -> Result<(Centroids, Vec<IterationRow>)> {
-        let spec =
-            FitSpec { seed: self.seed(run), max_iter: params.max_iter, squared_shift_min: params.squared_shift_min };
+        let spec = FitSpec { seed: self.seed(run), lloyd: params };
         let batches = self.run_blocks(BlockWork::Fit(spec), urls, 1).await?;
         let (centroids, history) = one_result(&batches)?;
         let history: Vec<IterationStats> = serde_json::from_str(&history).map_err(external)?;
@@ -120,27 +135,36 @@ impl Fit<'_> {
         run: usize,
         urls: &[String],
         scale: &FixedPoint,
+        spread: &Spread,
         params: LloydParams,
     ) -> Result<(Centroids, Vec<IterationRow>)> {
         let seeded = self.run_blocks(BlockWork::Seed(self.seed(run)), urls, 1).await?;
-        let mut lloyd = Lloyd::new(params, scale.clone(), one_result(&seeded)?.0);
+        let mut lloyd = Lloyd::new(params, scale.clone(), spread.clone(), one_result(&seeded)?.0);
         let mut rows = vec![];
         while !lloyd.is_done() {
             let key = self.published.centroids(run, rows.len(), lloyd.centroids());
-            let pass = self.assign(&key, urls, self.options.n_clusters, scale.n_features()).await?;
-            let n_empty = pass.partial.empty_clusters().len();
+            let pass = self.assign(run, rows.len(), urls).await?;
+            let n_empty = lloyd.empty_clusters(&pass.partial).len();
             let far = if n_empty > 0 { self.farthest(&key, urls, n_empty).await? } else { vec![] };
-            let stats = lloyd.advance(pass.partial, &far).clone();
-            self.context.job.iterated(&stats);
-            rows.push(IterationRow { run, stats, points_by_executor: pass.points_by_executor });
+            // Seconds of a core where centres are wide: not on the threads that serve.
+            lloyd = tokio::task::spawn_blocking(move || {
+                lloyd.advance(&pass.partial, &far);
+                lloyd
+            })
+            .await
+            .map_err(external)?;
+            if let Some(stats) = lloyd.history().last() {
+                self.context.job.iterated(stats);
+                rows.push(IterationRow { run, stats: stats.clone(), points_by_executor: pass.points_by_executor });
+            }
         }
         Ok((lloyd.centroids().clone(), rows))
     }
 
-    async fn assign(&self, key: &str, urls: &[String], n_clusters: usize, n_features: usize) -> Result<Pass> {
-        let work = BlockWork::Assign { fit: self.id.clone(), centroids: key.to_string() };
+    async fn assign(&self, run: usize, iteration: usize, urls: &[String]) -> Result<Pass> {
+        let work = BlockWork::Assign { fit: self.id.clone(), run, iteration };
         let batches = self.run_blocks(work, urls, self.n_partitions()).await?;
-        let mut pass = Pass { partial: Partial::zeros(n_clusters, n_features), points_by_executor: BTreeMap::new() };
+        let mut pass = Pass { partial: Partial::zeros(self.options.n_clusters), points_by_executor: BTreeMap::new() };
         for (executor, points, result) in results(&batches) {
             pass.partial.merge(&decode_partial(result)?);
             *pass.points_by_executor.entry(executor.to_string()).or_default() += points;
@@ -190,11 +214,6 @@ impl Fit<'_> {
         });
         Ok((rows.collect(), inertia))
     }
-}
-
-/// In rows of weight one.
-fn weight_of(partial: &Partial) -> f64 {
-    partial.weight() as f64 / WEIGHT_ONE as f64
 }
 
 /// The sum of one cluster's rows of a summary.

@@ -4,14 +4,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
-use super::{CentroidTable, ClusterSummary, FarPoint, FixedPoint, Nearest, Partial};
-use crate::matrix::{Points, Rows};
+use super::frame::Image;
+use super::{CentroidTable, ClusterSum, ClusterSummary, FarPoint, FixedPoint, Moments, Nearest, SumScratch};
+use crate::matrix::{Density, Points, Row, Rows};
 
 /// Rows between two looks at the cancel flag, and the least that is worth a thread.
 const CHUNK_ROWS: usize = 2_048;
 
 /// Set from outside to make a running pass return early. A pass then gives `None`.
 pub type Cancel = AtomicBool;
+
+/// The label of a row that was not assigned yet.
+pub const NO_CLUSTER: u32 = u32::MAX;
+
+/// A row that goes from one cluster to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Move {
+    pub row: u32,
+    /// [`NO_CLUSTER`] at first.
+    pub from: u32,
+    pub to: u32,
+}
 
 /// The cluster of a row and the squared distance to its centre.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,53 +33,117 @@ pub struct Assignment {
     pub squared_distance: f64,
 }
 
-/// Assigns every row to its nearest centre and sums up each cluster, on all threads of the current pool.
-pub fn assign(points: &Points, table: &CentroidTable, scale: &FixedPoint, cancel: &Cancel) -> Option<Partial> {
-    let zeros = || Partial::zeros(table.n_clusters(), points.rows.n_features());
-    let per_thread = points.len().div_ceil(rayon::current_num_threads()).max(CHUNK_ROWS);
-    (0..points.len())
-        .into_par_iter()
-        .step_by(per_thread)
-        .map(|start| {
-            let mut partial = zeros();
-            let range = start..(start + per_thread).min(points.len());
-            for_each_assignment(points, range, table, cancel, |i, found| {
-                partial.add(scale, points.rows.row(i), points.weights[i], found.cluster, found.squared_distance);
-            })?;
-            Some(partial)
-        })
-        .try_reduce_with(|mut sum, partial| {
-            sum.merge(&partial);
-            Some(sum)
-        })
-        .unwrap_or_else(|| Some(zeros()))
-}
-
-/// The assignment of every row, in order.
-pub fn labels(points: &Points, table: &CentroidTable, cancel: &Cancel) -> Option<Vec<Assignment>> {
-    let chunks: Option<Vec<Vec<Assignment>>> = (0..points.len())
-        .into_par_iter()
-        .step_by(CHUNK_ROWS)
-        .map(|start| {
-            let mut labels = Vec::with_capacity(CHUNK_ROWS);
-            let range = start..(start + CHUNK_ROWS).min(points.len());
-            for_each_assignment(points, range, table, cancel, |_, found| labels.push(found))?;
-            Some(labels)
+/// Assigns every row to its nearest centre, on all threads of the current pool: brings `labels` up to date and gives
+/// what changed.
+pub fn reassign(
+    points: &Points,
+    image: &Image,
+    table: &CentroidTable,
+    labels: &mut [u32],
+    cancel: &Cancel,
+) -> Option<Vec<Move>> {
+    assert_eq!(labels.len(), points.len());
+    let chunks: Option<Vec<Vec<Move>>> = labels
+        .par_chunks_mut(CHUNK_ROWS)
+        .enumerate()
+        .map(|(chunk, labels)| {
+            let start = chunk * CHUNK_ROWS;
+            let mut found = [NO_CLUSTER; CHUNK_ROWS];
+            let found = &mut found[..labels.len()];
+            label_range(points, image, table, start, found, cancel)?;
+            let mut moves = vec![];
+            for (i, (label, to)) in labels.iter_mut().zip(found).enumerate().filter(|(_, (label, to))| label != to) {
+                moves.push(Move { row: (start + i) as u32, from: *label, to: *to });
+                *label = *to;
+            }
+            Some(moves)
         })
         .collect();
     Some(chunks?.concat())
 }
 
-/// The `n` rows farthest from their centres, farthest first.
-pub fn farthest(points: &Points, table: &CentroidTable, n: usize, cancel: &Cancel) -> Option<Vec<FarPoint>> {
-    let labels = labels(points, table, cancel)?;
-    let mut order: Vec<usize> = (0..points.len()).filter(|&i| points.weights[i] > 0).collect();
-    order.sort_by(|&a, &b| labels[b].squared_distance.total_cmp(&labels[a].squared_distance));
-    // Everything that ties with the n-th stays in, to be ordered by content.
-    if let Some(bound) = order.get(n.saturating_sub(1)).map(|&i| labels[i].squared_distance) {
-        order.retain(|&i| labels[i].squared_distance >= bound);
+fn label_range(
+    points: &Points,
+    image: &Image,
+    table: &CentroidTable,
+    start: usize,
+    labels: &mut [u32],
+    cancel: &Cancel,
+) -> Option<()> {
+    if cancel.load(Ordering::Relaxed) {
+        return None;
     }
-    let mut far: Vec<FarPoint> = order.into_iter().map(|i| far_point(points, i, labels[i])).collect();
+    table.labels(&points.rows, image, start..start + labels.len(), labels);
+    Some(())
+}
+
+/// The assignment of every row, in order.
+pub fn assignments(points: &Points, image: &Image, table: &CentroidTable, cancel: &Cancel) -> Option<Vec<Assignment>> {
+    let chunks: Option<Vec<Vec<Assignment>>> = (0..points.len())
+        .into_par_iter()
+        .step_by(CHUNK_ROWS)
+        .map(|start| {
+            let mut labels = [NO_CLUSTER; CHUNK_ROWS];
+            let labels = &mut labels[..CHUNK_ROWS.min(points.len() - start)];
+            label_range(points, image, table, start, labels, cancel)?;
+            let with_distance = |(i, label): (usize, &u32)| {
+                let cluster = *label as usize;
+                let squared_distance = table.squared_distance(points.rows.row(start + i), cluster);
+                Assignment { cluster, squared_distance }
+            };
+            Some(labels.iter().enumerate().map(with_distance).collect())
+        })
+        .collect();
+    Some(chunks?.concat())
+}
+
+/// Σ w·x and Σ w·‖x − around‖² over all rows; around zero where `around` is empty.
+pub fn moments(points: &Points, around: &[f64], scale: &FixedPoint, cancel: &Cancel) -> Option<Moments> {
+    let density = points.rows.density();
+    let distance = |row: Row<'_>| match density {
+        Density::Sparse => row.squared_norm(),
+        Density::Dense if around.is_empty() => 0.0,
+        Density::Dense => row.iter().fold(0.0, |sum, (i, x)| sum + (x - around[i]) * (x - around[i])),
+    };
+    (0..points.len())
+        .into_par_iter()
+        .step_by(CHUNK_ROWS * 16)
+        .map_init(SumScratch::default, |scratch, start| {
+            if cancel.load(Ordering::Relaxed) {
+                return None;
+            }
+            let range = start..(start + CHUNK_ROWS * 16).min(points.len());
+            let square = |i: usize| {
+                i128::from(scale.quantise_distance(distance(points.rows.row(i)))) * i128::from(points.weights[i])
+            };
+            let squares = range.clone().map(square).sum();
+            let n_points = range.len() as u64;
+            let rows = range.map(|i| (points.rows.row(i), points.weights[i] as i64));
+            Some(Moments { sum: ClusterSum::of_rows(scale, density, rows, scratch), squares, n_points })
+        })
+        .try_reduce_with(|mut a, b| {
+            a.merge(&b);
+            Some(a)
+        })
+        .unwrap_or_else(|| Some(Moments::default()))
+}
+
+/// The `n` rows farthest from their centres, farthest first.
+pub fn farthest(
+    points: &Points,
+    image: &Image,
+    table: &CentroidTable,
+    n: usize,
+    cancel: &Cancel,
+) -> Option<Vec<FarPoint>> {
+    let found = assignments(points, image, table, cancel)?;
+    let mut order: Vec<usize> = (0..points.len()).filter(|&i| points.weights[i] > 0).collect();
+    order.sort_by(|&a, &b| found[b].squared_distance.total_cmp(&found[a].squared_distance));
+    // Everything that ties with the n-th stays in, to be ordered by content.
+    if let Some(bound) = order.get(n.saturating_sub(1)).map(|&i| found[i].squared_distance) {
+        order.retain(|&i| found[i].squared_distance >= bound);
+    }
+    let mut far: Vec<FarPoint> = order.into_iter().map(|i| far_point(points, i, found[i])).collect();
     FarPoint::sort(&mut far);
     far.truncate(n);
     Some(far)
@@ -86,14 +163,15 @@ fn far_point(points: &Points, i: usize, found: Assignment) -> FarPoint {
 /// The final numbers of every cluster. `before` orders rows that are equal as vectors, by what they were made of.
 pub fn summarize(
     points: &Points,
+    image: &Image,
     table: &CentroidTable,
     scale: &FixedPoint,
     before: impl Fn(usize, usize) -> bool,
     cancel: &Cancel,
 ) -> Option<Vec<ClusterSummary>> {
-    let labels = labels(points, table, cancel)?;
+    let found = assignments(points, image, table, cancel)?;
     let mut clusters = vec![ClusterSummary::default(); table.n_clusters()];
-    for (position, found) in labels.iter().enumerate() {
+    for (position, found) in found.iter().enumerate() {
         let row = points.rows.row(position);
         // A row without a known term says nothing of its cluster: it is the example only where there is no other.
         let rank = if row.indices.is_empty() { f64::INFINITY } else { found.squared_distance };
@@ -102,22 +180,4 @@ pub fn summarize(
         clusters[found.cluster].add(points.weights[position], distance, candidate, &before);
     }
     Some(clusters)
-}
-
-fn for_each_assignment(
-    points: &Points,
-    range: std::ops::Range<usize>,
-    table: &CentroidTable,
-    cancel: &Cancel,
-    mut each: impl FnMut(usize, Assignment),
-) -> Option<()> {
-    let mut scratch = table.scratch();
-    for i in range.clone() {
-        if (i - range.start).is_multiple_of(CHUNK_ROWS) && cancel.load(Ordering::Relaxed) {
-            return None;
-        }
-        let (cluster, squared_distance) = table.nearest(points.rows.row(i), &mut scratch);
-        each(i, Assignment { cluster, squared_distance });
-    }
-    Some(())
 }

@@ -66,6 +66,14 @@ impl Profile {
         self.value_min.iter().copied().zip(self.value_max.iter().copied())
     }
 
+    /// No row is farther from zero where rows are sparse, or from the mean of all where they are dense.
+    pub(super) fn squared_radius_max(&self) -> f64 {
+        match self.density {
+            Density::Sparse => self.squared_norm_max,
+            Density::Dense => self.squared_distance_max(),
+        }
+    }
+
     /// No row is farther from a centre, which lies in the convex hull of the rows. Of sparse rows the norms bound it
     /// more tightly than the ranges of their many features do.
     fn squared_distance_max(&self) -> f64 {
@@ -106,6 +114,14 @@ impl FixedPoint {
     /// Σ w·x as summed, divided by Σ w: the mean, rounded twice.
     pub fn mean(&self, feature: usize, sum: i128, weight: u64) -> f64 {
         (sum as f64 / weight as f64) / self.value_factors[feature]
+    }
+
+    /// The mean less another number, rounded as the difference is: it does not cancel.
+    pub fn mean_less(&self, feature: usize, sum: i128, weight: u64, other: f64) -> f64 {
+        let other = other * self.value_factors[feature];
+        let whole = other.round_ties_even();
+        let sum = sum - whole as i128 * i128::from(weight);
+        (sum as f64 / weight as f64 - (other - whole)) / self.value_factors[feature]
     }
 
     /// Σ w·d² in rows of weight one, from its quantised sum.

@@ -1,16 +1,56 @@
-//! Lloyd's loop as a state machine: whoever runs the passes, in one task or as jobs on a cluster, feeds it
-//! merged partials and gets the next centres. Both ways therefore take the same steps.
+//! Lloyd's loop as a state machine: whoever runs the passes, in one task or as jobs on a cluster, feeds it what
+//! changed and gets the next centres. Both ways therefore take the same steps.
 
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Centroids, FarPoint, FixedPoint, Partial};
+use super::{Centroids, ClusterSum, FarPoint, FixedPoint, Moments, Partial, SumScratch};
+use crate::matrix::{Density, WEIGHT_ONE};
 
 /// When to stop, in scikit-learn's terms.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LloydParams {
     pub max_iter: usize,
-    /// Already multiplied by the mean variance of the features, as scikit-learn does.
-    pub squared_shift_min: f64,
+    /// A run ends when Σ ‖c − c'‖² is no more than this times the mean variance of the features.
+    #[serde(with = "crate::exact")]
+    pub tol: f64,
+}
+
+/// Where all rows lie, and how far from it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spread {
+    /// The mean of dense rows; empty where rows are sparse, which are measured from zero.
+    pub mean: Vec<f64>,
+    /// Σ w·‖x − mean‖² in rows of weight one.
+    pub total: f64,
+    /// The variance of a feature, the mean of all.
+    pub mean_variance: f64,
+}
+
+impl Spread {
+    /// The mean of dense rows, which their second moments are taken around.
+    pub fn mean(density: Density, moments: &Moments, scale: &FixedPoint) -> Vec<f64> {
+        match density {
+            Density::Sparse => vec![],
+            Density::Dense => means(&moments.sum, scale).map(|(_, mean)| mean).collect(),
+        }
+    }
+
+    /// From the moments of all rows around `mean`.
+    pub fn new(mean: Vec<f64>, moments: &Moments, scale: &FixedPoint) -> Self {
+        let total = scale.inertia(moments.squares);
+        let mut variance = total / (moments.sum.weight as f64 / WEIGHT_ONE as f64);
+        if mean.is_empty() {
+            variance -= means(&moments.sum, scale).fold(0.0, |sum, (_, mean)| sum + mean * mean);
+        }
+        Self { mean, total, mean_variance: variance.max(0.0) / scale.n_features() as f64 }
+    }
+}
+
+fn means<'a>(sum: &'a ClusterSum, scale: &'a FixedPoint) -> impl Iterator<Item = (usize, f64)> + 'a {
+    sum.iter().map(|(feature, x)| (feature, scale.mean(feature, x, sum.weight as u64)))
 }
 
 /// What one iteration found.
@@ -27,8 +67,45 @@ pub struct IterationStats {
     pub n_empty: usize,
     /// Rows assigned, each once whatever its weight.
     pub n_points: u64,
+    /// Of these, rows that changed their cluster.
+    #[serde(default)]
+    pub n_moved: u64,
     /// Σ w of the rows assigned, in weight units.
     pub weight: u64,
+}
+
+/// A centre that is not where it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    pub cluster: usize,
+    /// Those where it was or is not zero, ascending; none for all.
+    features: Option<Vec<u32>>,
+}
+
+impl Changed {
+    pub fn all_of(cluster: usize) -> Self {
+        Self { cluster, features: None }
+    }
+
+    pub(super) fn for_each_feature(&self, n_features: usize, mut each: impl FnMut(usize)) {
+        match &self.features {
+            Some(features) => features.iter().for_each(|&feature| each(feature as usize)),
+            None => (0..n_features).for_each(each),
+        }
+    }
+}
+
+/// One cluster between iterations.
+#[derive(Debug, Clone)]
+struct Cluster {
+    /// Of its rows.
+    sum: ClusterSum,
+    /// ‖mean − mean of all‖² of its rows.
+    squared_norm: f64,
+    /// ‖mean − centre‖² of its rows and the centre that they were assigned to.
+    squared_way: f64,
+    /// Its centre is not the mean of its rows: it was chosen at the start, or by a relocation.
+    is_foreign: bool,
 }
 
 /// The state of one run.
@@ -36,19 +113,30 @@ pub struct IterationStats {
 pub struct Lloyd {
     params: LloydParams,
     scale: FixedPoint,
+    spread: Spread,
     centroids: Centroids,
+    clusters: Vec<Cluster>,
+    changed: Vec<Changed>,
     history: Vec<IterationStats>,
     done: bool,
 }
 
 impl Lloyd {
-    pub fn new(params: LloydParams, scale: FixedPoint, init: Centroids) -> Self {
+    pub fn new(params: LloydParams, scale: FixedPoint, spread: Spread, init: Centroids) -> Self {
         assert_eq!(scale.n_features(), init.n_features());
-        Self { params, scale, centroids: init, history: vec![], done: params.max_iter == 0 }
+        let cluster = Cluster { sum: ClusterSum::default(), squared_norm: 0.0, squared_way: 0.0, is_foreign: true };
+        let clusters = vec![cluster; init.n_clusters()];
+        let done = params.max_iter == 0;
+        Self { params, scale, spread, centroids: init, clusters, changed: vec![], history: vec![], done }
     }
 
     pub fn centroids(&self) -> &Centroids {
         &self.centroids
+    }
+
+    /// The centres that the last iteration moved.
+    pub fn changed(&self) -> &[Changed] {
+        &self.changed
     }
 
     pub fn scale(&self) -> &FixedPoint {
@@ -63,24 +151,146 @@ impl Lloyd {
         self.done
     }
 
-    /// Ends an iteration: `partial` is the sum over all rows for [`Self::centroids`], `farthest` as many rows
-    /// as the partial has empty clusters (fewer where there are not that many).
-    pub fn advance(&mut self, mut partial: Partial, farthest: &[FarPoint]) -> &IterationStats {
-        let n_empty = partial.empty_clusters().len();
-        partial.relocate(&self.scale, farthest);
-        let next = partial.means(&self.scale, &self.centroids);
-        let squared_shift = next.squared_shift(&self.centroids);
-        self.centroids = next;
+    /// The clusters that are empty once `partial` is added.
+    pub fn empty_clusters(&self, partial: &Partial) -> Vec<usize> {
+        let weight = |cluster: usize| self.clusters[cluster].sum.weight + partial.changes[cluster].weight;
+        (0..self.clusters.len()).filter(|&cluster| weight(cluster) == 0).collect()
+    }
+
+    /// Ends an iteration: `partial` is what all rows change when they are assigned to [`Self::centroids`], `farthest`
+    /// as many rows as there are then [`Self::empty_clusters`] (fewer where there are not that many).
+    pub fn advance(&mut self, partial: &Partial, farthest: &[FarPoint]) -> &IterationStats {
+        let empty = self.empty_clusters(partial);
+        let relocations: Vec<Relocation<'_>> = empty
+            .iter()
+            .zip(farthest)
+            .filter(|(_, point)| point.squared_distance > 0.0)
+            .map(|(&to, point)| Relocation { point, to })
+            .collect();
+        let before = self.centres_of(&relocations);
+        let mut shifts = self.take_means(partial);
+        // Σ w·d² to the centres before: around the mean of a cluster's rows it is what all rows have around the mean
+        // of all, less what their clusters' means have; around another centre it is more by the way between them.
+        let gain = |inertia: f64, cluster: &Cluster| {
+            inertia - (cluster.sum.weight as f64 / WEIGHT_ONE as f64) * (cluster.squared_norm - cluster.squared_way)
+        };
+        let inertia = self.clusters.iter().fold(self.spread.total, gain).max(0.0);
+        self.relocate(&relocations, &before, &mut shifts);
+        let squared_shift = shifts.iter().fold(0.0, |sum, shift| sum + shift);
+        let weight = self.clusters.iter().map(|cluster| cluster.sum.weight as u64).sum();
         self.history.push(IterationStats {
             iteration: self.history.len() + 1,
-            inertia: self.scale.inertia(partial.inertia),
+            inertia,
             squared_shift,
-            n_empty,
+            n_empty: empty.len(),
             n_points: partial.n_points,
-            weight: partial.weight(),
+            n_moved: partial.n_moved,
+            weight,
         });
         // Labels that did not change give the same sums and so the same bits: no shift at all.
-        self.done = squared_shift <= self.params.squared_shift_min || self.history.len() >= self.params.max_iter;
+        self.done =
+            squared_shift <= self.params.tol * self.spread.mean_variance || self.history.len() >= self.params.max_iter;
         self.history.last().expect("just pushed")
+    }
+
+    /// Moves every centre to the mean of its rows and gives the square of each way.
+    fn take_means(&mut self, partial: &Partial) -> Vec<f64> {
+        let Self { scale, spread, centroids, clusters, .. } = self;
+        let moved: Vec<(f64, Option<Changed>)> = clusters
+            .par_iter_mut()
+            .zip(&partial.changes)
+            .zip(centroids.par_centres_mut())
+            .enumerate()
+            .map(|(i, ((cluster, change), centre))| {
+                if change.is_zero() && !cluster.is_foreign {
+                    cluster.squared_way = 0.0;
+                    return (0.0, None);
+                }
+                cluster.sum.merge(change);
+                cluster.take_mean(i, scale, spread, centre)
+            })
+            .collect();
+        let (shifts, changed): (Vec<f64>, Vec<Option<Changed>>) = moved.into_iter().unzip();
+        self.changed = changed.into_iter().flatten().collect();
+        shifts
+    }
+
+    /// The centres of the clusters that relocations touch, as they are now.
+    fn centres_of(&self, relocations: &[Relocation<'_>]) -> BTreeMap<usize, Vec<f64>> {
+        let clusters = relocations.iter().flat_map(|relocation| [relocation.point.cluster, relocation.to]);
+        clusters.map(|cluster| (cluster, self.centroids.centre(cluster).to_vec())).collect()
+    }
+
+    /// Gives empty clusters the farthest rows, each taken out of the cluster it was in: scikit-learn's
+    /// `_relocate_empty_clusters`. It is the centres that move; the sums stay those of the labels.
+    fn relocate(&mut self, relocations: &[Relocation<'_>], before: &BTreeMap<usize, Vec<f64>>, shifts: &mut [f64]) {
+        for (&cluster, before) in before {
+            let mut moved = Cluster { is_foreign: true, ..self.clusters[cluster].clone() };
+            for Relocation { point, to } in relocations {
+                let sign = i64::from(*to == cluster) - i64::from(point.cluster == cluster);
+                let row = [(point.row.row(0), sign * point.weight as i64)];
+                let density = point.row.density();
+                moved.sum.merge(&ClusterSum::of_rows(&self.scale, density, row, &mut SumScratch::default()));
+            }
+            let centre = self.centroids.centre_mut(cluster);
+            moved.take_mean(cluster, &self.scale, &self.spread, centre);
+            shifts[cluster] = centre.iter().zip(before).fold(0.0, |sum, (a, b)| sum + (a - b) * (a - b));
+            self.clusters[cluster].is_foreign = true;
+            self.changed.retain(|changed| changed.cluster != cluster);
+            self.changed.push(Changed::all_of(cluster));
+        }
+    }
+}
+
+/// A row that becomes the centre of an empty cluster.
+struct Relocation<'a> {
+    point: &'a FarPoint,
+    to: usize,
+}
+
+impl Cluster {
+    /// Moves `centre` to the mean of the rows; it stays where there are none. Gives the square of the way, and what
+    /// changed.
+    fn take_mean(
+        &mut self,
+        cluster: usize,
+        scale: &FixedPoint,
+        spread: &Spread,
+        centre: &mut [f64],
+    ) -> (f64, Option<Changed>) {
+        let Ok(weight @ 1..) = u64::try_from(self.sum.weight) else {
+            *self = Self { sum: std::mem::take(&mut self.sum), squared_norm: 0.0, squared_way: 0.0, is_foreign: true };
+            return (0.0, None);
+        };
+        let (mut squared_shift, mut squared_norm, mut squared_way) = (0.0, 0.0, 0.0);
+        let mut take = |feature: usize, sum: i128| {
+            let mean = if sum == 0 { 0.0 } else { scale.mean(feature, sum, weight) };
+            let before = std::mem::replace(&mut centre[feature], mean);
+            let shift = mean - before;
+            squared_shift += shift * shift;
+            // Means that lie close to each other and far from zero are rounded more than they differ.
+            let (from_all, way) = match spread.mean.get(feature) {
+                Some(all) => {
+                    let less = |other| scale.mean_less(feature, sum, weight, other);
+                    (less(*all), less(before))
+                }
+                None => (mean, shift),
+            };
+            squared_norm += from_all * from_all;
+            squared_way += way * way;
+        };
+        let features = if std::mem::take(&mut self.is_foreign) {
+            let mut sums = self.sum.iter().peekable();
+            for feature in 0..scale.n_features() {
+                let sum = sums.next_if(|(next, _)| *next == feature).map_or(0, |(_, sum)| sum);
+                take(feature, sum);
+            }
+            None
+        } else {
+            self.sum.iter().for_each(|(feature, sum)| take(feature, sum));
+            Some(self.sum.features().to_vec())
+        };
+        (self.squared_norm, self.squared_way) = (squared_norm, squared_way);
+        (squared_shift, Some(Changed { cluster, features }))
     }
 }

@@ -1,30 +1,45 @@
-//! Exact Lloyd's k-means on weighted sparse rows, as pieces that a driver puts together.
+//! Exact Lloyd's k-means on weighted rows, sparse or dense, as pieces that a driver puts together.
 //!
-//! The reference arithmetic, which every label and number here is defined by: `f64`, features in ascending
-//! order, no fused multiply-add. The score of cluster `j` for row `x` is `‖c_j‖² − 2·(x·c_j)` where rows are sparse,
-//! and `Σ(x − c_j)²` where they are dense: the first costs only the non-zeros, and cancels when rows lie far from
-//! zero, which normalised text does not and numbers may. The label is the lowest score, ties to the lowest index.
-//! Sums are exact ([`FixedPoint`]), so they do not depend on the order of rows, blocks, threads or executors.
+//! Every label is defined by the reference arithmetic (`reference`): the lowest score, ties to the lowest index. The
+//! kernels (`kernel`) score in `f32` what `frame` makes of rows and centres, and leave undecided what is too close to
+//! call. Sums are exact ([`FixedPoint`], [`ClusterSum`]), so they do not depend on the order of rows, blocks, threads or
+//! executors, and an iteration only says what it changes.
 //!
 //! ```text
-//! seed ─► Lloyd ─► assign(every block) ─► merge Partials ─► [farthest, if clusters are empty] ─► advance ─┐
-//!           ▲                                                                                            │
-//!           └────────────────────────────── until converged or max_iter ─────────────────────────────────┘
+//! spread, seed ─► Lloyd ─► pass(every block) ─► merge Partials ─► [farthest, if clusters are empty] ─► advance ─┐
+//!                   ▲                                                                                          │
+//!                   └───────────────────────────── until converged or max_iter ────────────────────────────────┘
 //! ```
+//!
+//! [`in_place`] does all of it over blocks in memory; on a cluster the passes are tasks.
 
 mod assign;
 mod centroids;
 mod fixed_point;
+mod frame;
+pub mod in_place;
+mod kernel;
 mod lloyd;
 mod partial;
+mod reference;
+mod resident;
 mod seeding;
+mod sums;
+mod table;
 
-pub use assign::{Assignment, Cancel, assign, farthest, labels, summarize};
-pub use centroids::{CentroidTable, Centroids};
+pub use assign::{Assignment, Cancel, Move, NO_CLUSTER, assignments, farthest, moments, reassign, summarize};
+pub use centroids::Centroids;
 pub use fixed_point::{FixedPoint, Profile};
-pub use lloyd::{IterationStats, Lloyd, LloydParams};
-pub use partial::{ClusterSummary, FarPoint, Nearest, Partial};
+pub use frame::{Frame, Image};
+pub use lloyd::{Changed, IterationStats, Lloyd, LloydParams, Spread};
+pub use partial::{ClusterSummary, FarPoint, Moments, Nearest, Partial};
+pub use resident::Resident;
 pub use seeding::{Init, SEED_POINTS_MAX, seed};
+pub use sums::{ClusterSum, SumScratch};
+pub use table::{CentroidTable, Scratch};
 
 /// Most clusters of one model.
 pub const CLUSTERS_MAX: usize = 10_000;
+
+/// Most coordinates of all centres of one model, clusters times features: 2 GiB.
+pub const COORDINATES_MAX: usize = 1 << 28;

@@ -1,98 +1,88 @@
 //! What one part of the data contributes to an iteration. Merging is exact, so any grouping gives the same bits.
 
-use super::{Centroids, FixedPoint};
-use crate::matrix::{Row, Rows};
+use rayon::prelude::*;
 
-/// Weighted sums of the rows of each cluster.
-#[derive(Debug, Clone, PartialEq)]
+use super::{ClusterSum, FixedPoint, Move, NO_CLUSTER, SumScratch};
+use crate::matrix::{Points, Rows};
+
+/// How the sums of the clusters change: rows that stay where they were take no part.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partial {
-    n_features: usize,
-    /// Quantised Σ w·x, `(n_clusters, n_features)`.
-    pub sums: Vec<i128>,
-    /// Σ w of each cluster, in weight units.
-    pub weights: Vec<u64>,
-    /// Quantised Σ w·d².
-    pub inertia: i128,
+    /// Of each cluster.
+    pub changes: Vec<ClusterSum>,
     /// Rows worked on, each counted once whatever its weight.
     pub n_points: u64,
+    /// Rows that changed their cluster.
+    pub n_moved: u64,
 }
 
 impl Partial {
-    pub fn zeros(n_clusters: usize, n_features: usize) -> Self {
-        Self {
-            n_features,
-            sums: vec![0; n_clusters * n_features],
-            weights: vec![0; n_clusters],
-            inertia: 0,
-            n_points: 0,
-        }
+    pub fn zeros(n_clusters: usize) -> Self {
+        Self { changes: vec![ClusterSum::default(); n_clusters], n_points: 0, n_moved: 0 }
+    }
+
+    /// What `moves` of rows of `points` change.
+    pub fn of_moves(points: &Points, moves: &[Move], n_clusters: usize, scale: &FixedPoint) -> Self {
+        let (starts, entries) = by_cluster(points, moves, n_clusters);
+        let density = points.rows.density();
+        let change = |scratch: &mut SumScratch, cluster: usize| {
+            let rows = &entries[starts[cluster]..starts[cluster + 1]];
+            if rows.is_empty() {
+                return ClusterSum::default();
+            }
+            let rows = rows.iter().map(|&(row, weight)| (points.rows.row(row as usize), weight));
+            ClusterSum::of_rows(scale, density, rows, scratch)
+        };
+        let changes = (0..n_clusters).into_par_iter().map_init(SumScratch::default, change).collect();
+        Self { changes, n_points: points.len() as u64, n_moved: moves.len() as u64 }
     }
 
     pub fn n_clusters(&self) -> usize {
-        self.weights.len()
-    }
-
-    pub fn n_features(&self) -> usize {
-        self.n_features
-    }
-
-    pub fn add(&mut self, scale: &FixedPoint, row: Row<'_>, weight: u64, cluster: usize, squared_distance: f64) {
-        self.add_row(scale, row, i128::from(weight), cluster);
-        self.weights[cluster] += weight;
-        self.inertia += i128::from(scale.quantise_distance(squared_distance)) * i128::from(weight);
-        self.n_points += 1;
-    }
-
-    fn add_row(&mut self, scale: &FixedPoint, row: Row<'_>, weight: i128, cluster: usize) {
-        let sums = &mut self.sums[cluster * self.n_features..(cluster + 1) * self.n_features];
-        for (feature, x) in row.iter() {
-            sums[feature] += i128::from(scale.quantise_value(feature, x)) * weight;
-        }
+        self.changes.len()
     }
 
     pub fn merge(&mut self, other: &Self) {
-        assert_eq!((self.n_clusters(), self.n_features), (other.n_clusters(), other.n_features));
-        self.sums.iter_mut().zip(&other.sums).for_each(|(sum, x)| *sum += x);
-        self.weights.iter_mut().zip(&other.weights).for_each(|(sum, x)| *sum += x);
-        self.inertia += other.inertia;
+        assert_eq!(self.n_clusters(), other.n_clusters());
+        self.changes.par_iter_mut().zip(&other.changes).for_each(|(sum, x)| sum.merge(x));
         self.n_points += other.n_points;
+        self.n_moved += other.n_moved;
     }
+}
 
-    /// Σ w over all rows, in weight units.
-    pub fn weight(&self) -> u64 {
-        self.weights.iter().sum()
+/// Who came to each cluster and who left it, as row and signed weight, and where each cluster's entries begin.
+fn by_cluster(points: &Points, moves: &[Move], n_clusters: usize) -> (Vec<usize>, Vec<(u32, i64)>) {
+    let sides = |m: &Move| [(m.to, 1), (m.from, -1)].into_iter().filter(|(cluster, _)| *cluster != NO_CLUSTER);
+    let mut starts = vec![0; n_clusters + 1];
+    for (cluster, _) in moves.iter().flat_map(sides) {
+        starts[cluster as usize + 1] += 1;
     }
-
-    /// Clusters without a row of positive weight.
-    pub fn empty_clusters(&self) -> Vec<usize> {
-        (0..self.n_clusters()).filter(|&cluster| self.weights[cluster] == 0).collect()
-    }
-
-    /// Gives each empty cluster one of the farthest rows, taken out of the cluster it was in: scikit-learn's
-    /// `_relocate_empty_clusters`. Rows that lie on their centre are not moved.
-    pub fn relocate(&mut self, scale: &FixedPoint, farthest: &[FarPoint]) {
-        for (empty, point) in self.empty_clusters().into_iter().zip(farthest) {
-            if point.squared_distance == 0.0 {
-                return;
-            }
-            let row = point.row.row(0);
-            self.add_row(scale, row, -i128::from(point.weight), point.cluster);
-            self.weights[point.cluster] -= point.weight;
-            self.add_row(scale, row, i128::from(point.weight), empty);
-            self.weights[empty] = point.weight;
+    (0..n_clusters).for_each(|cluster| starts[cluster + 1] += starts[cluster]);
+    let mut next = starts.clone();
+    let mut entries = vec![(0, 0); starts[n_clusters]];
+    for m in moves {
+        let weight = points.weights[m.row as usize] as i64;
+        for (cluster, sign) in sides(m) {
+            entries[next[cluster as usize]] = (m.row, sign * weight);
+            next[cluster as usize] += 1;
         }
     }
+    (starts, entries)
+}
 
-    /// The mean of each cluster; one that is still empty keeps its centre of `before`.
-    pub fn means(&self, scale: &FixedPoint, before: &Centroids) -> Centroids {
-        let mut means = before.clone();
-        for (cluster, &weight) in self.weights.iter().enumerate().filter(|(_, weight)| **weight > 0) {
-            let sums = &self.sums[cluster * self.n_features..(cluster + 1) * self.n_features];
-            for (feature, (mean, &sum)) in means.centre_mut(cluster).iter_mut().zip(sums).enumerate() {
-                *mean = scale.mean(feature, sum, weight);
-            }
-        }
-        means
+/// A sum over all rows, whatever their cluster: what the mean and the variance of the features follow from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Moments {
+    pub sum: ClusterSum,
+    /// Quantised Σ w·‖x − around‖².
+    pub squares: i128,
+    pub n_points: u64,
+}
+
+impl Moments {
+    pub fn merge(&mut self, other: &Self) {
+        self.sum.merge(&other.sum);
+        self.squares += other.squares;
+        self.n_points += other.n_points;
     }
 }
 

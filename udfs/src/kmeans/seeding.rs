@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Cancel, CentroidTable, Centroids, FixedPoint};
+use super::{Cancel, Centroids, FixedPoint, reference};
 use crate::matrix::{Points, Row};
 use crate::{Result, input_err};
 
@@ -142,43 +142,56 @@ fn race(
 /// Takes the trial that leaves the lowest Σ w·D², and lowers every candidate's distance to it.
 fn take_best<'a>(candidates: &mut [Candidate<'a>], trials: &[usize], scale: &FixedPoint, cancel: &Cancel) -> Row<'a> {
     let rows: Vec<Row<'a>> = trials.iter().map(|&i| candidates[i].row).collect();
-    let table = CentroidTable::new(&Centroids::from_rows(scale.n_features(), rows.iter().copied()));
-    let best = if trials.len() == 1 { 0 } else { lowest_potential(candidates, &table, trials.len(), scale, cancel) };
+    let trials = Trials::new(Centroids::from_rows(scale.n_features(), rows.iter().copied()));
+    let best = if rows.len() == 1 { 0 } else { lowest_potential(candidates, &trials, scale, cancel) };
     candidates
         .par_iter_mut()
         .filter(|_| !cancel.load(Ordering::Relaxed))
-        .for_each(|c| c.distance = c.distance.min(table.squared_distance(c.row, best)));
+        .for_each(|c| c.distance = c.distance.min(trials.squared_distance(c.row, best)));
     rows[best]
 }
 
-fn lowest_potential(
-    candidates: &[Candidate<'_>],
-    table: &CentroidTable,
-    trials: usize,
-    scale: &FixedPoint,
-    cancel: &Cancel,
-) -> usize {
+/// Rows of which one becomes a centre.
+struct Trials {
+    centres: Centroids,
+    squared_norms: Vec<f64>,
+}
+
+impl Trials {
+    fn new(centres: Centroids) -> Self {
+        let squared_norms =
+            (0..centres.n_clusters()).map(|trial| reference::squared_norm(centres.centre(trial))).collect();
+        Self { centres, squared_norms }
+    }
+
+    fn squared_distance(&self, row: Row<'_>, trial: usize) -> f64 {
+        reference::squared_distance(row, self.centres.centre(trial), self.squared_norms[trial])
+    }
+}
+
+fn lowest_potential(candidates: &[Candidate<'_>], trials: &Trials, scale: &FixedPoint, cancel: &Cancel) -> usize {
+    let n = trials.squared_norms.len();
     let potentials = candidates
         .par_iter()
         .filter(|_| !cancel.load(Ordering::Relaxed))
         .fold(
-            || vec![0_i128; trials],
+            || vec![0_i128; n],
             |mut sums, c| {
                 for (trial, sum) in sums.iter_mut().enumerate() {
-                    let distance = c.distance.min(table.squared_distance(c.row, trial));
+                    let distance = c.distance.min(trials.squared_distance(c.row, trial));
                     *sum += i128::from(scale.quantise_distance(distance)) * i128::from(c.weight);
                 }
                 sums
             },
         )
         .reduce(
-            || vec![0; trials],
+            || vec![0; n],
             |mut a, b| {
                 a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
                 a
             },
         );
-    (0..trials).min_by_key(|&trial| potentials[trial]).unwrap_or(0)
+    (0..n).min_by_key(|&trial| potentials[trial]).unwrap_or(0)
 }
 
 /// −ln(u) / (w·mass).

@@ -3,67 +3,86 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use covey_udfs::kmeans::{self, CentroidTable, ClusterSummary, FarPoint, FixedPoint, Nearest, Partial, Profile};
+use covey_udfs::kmeans::{self, ClusterSummary, FixedPoint, Nearest, Resident, in_place};
 use covey_udfs::matrix::Points;
 use datafusion::arrow::array::{ArrayRef, BinaryArray, Float64Array, StringArray, UInt32Array, UInt64Array};
 use datafusion::error::Result;
+use rayon::prelude::*;
 
 use super::Task;
+use crate::block_cache::HeldBlock;
 use crate::blocks::Documents;
-use crate::coordinator::PROFILE;
-use crate::external;
+use crate::coordinator::{MEAN, centroids_key};
 use crate::operators::blocks::{cancelled, compute};
-use crate::operators::partial_wire::{decode_centroids, encode_far_points, encode_partial};
+use crate::operators::partial_wire::{decode_centroids, encode_far_points, encode_moments, encode_partial};
 
-/// The scales of the fit.
-pub(super) async fn scale(task: &Task, fit: &str) -> Result<FixedPoint> {
-    let bytes = task.services.coordinator.fetch(fit, PROFILE).await?;
-    let profile: Profile = serde_json::from_slice(&bytes).map_err(external)?;
-    Ok(FixedPoint::new(&profile))
-}
-
-async fn table(task: &Task, fit: &str, key: &str) -> Result<CentroidTable> {
-    let bytes = task.services.coordinator.fetch(fit, key).await?;
-    Ok(CentroidTable::new(&decode_centroids(&bytes)?))
-}
-
-pub(super) async fn assign(task: Task, fit: &str, key: &str) -> Result<Vec<ArrayRef>> {
-    let (scale, table) = (scale(&task, fit).await?, table(&task, fit, key).await?);
-    let blocks = task.points().await?;
-    let partial = compute(move |cancel| {
-        let mut total = Partial::zeros(table.n_clusters(), scale.n_features());
-        for points in &blocks {
-            total.merge(&kmeans::assign(points, &table, &scale, cancel).ok_or_else(cancelled)?);
-        }
-        Ok(total)
+pub(super) async fn moments(task: Task, fit: &str, around_mean: bool) -> Result<Vec<ArrayRef>> {
+    let profile = task.services.profile(fit).await?;
+    let mean = match around_mean {
+        true => decode_centroids(&task.services.coordinator.fetch(fit, MEAN).await?)?.centre(0).to_vec(),
+        false => vec![],
+    };
+    let blocks = task.blocks().await?;
+    let n_features = profile.n_features();
+    let scale = FixedPoint::new(&profile);
+    let moments = compute(move |cancel| {
+        let points: Vec<&Points> = blocks.iter().map(|block| block.points.as_ref()).collect();
+        in_place::moments_of(&points, &mean, &scale, cancel).ok_or_else(cancelled)
     })
     .await?;
-    Ok(result_row(&task, partial.n_points, &encode_partial(&partial)))
+    Ok(result_row(&task, moments.n_points, &encode_moments(n_features, &moments)))
+}
+
+/// What an iteration changes: only rows that go to another cluster count. A block that comes from elsewhere has no
+/// labels of the iteration before; they are found again by its centroids, which are still published.
+pub(super) async fn assign(task: Task, fit: &str, run: usize, iteration: usize) -> Result<Vec<ArrayRef>> {
+    let services = &task.services;
+    let arithmetic = services.arithmetic(fit).await?;
+    let table = services.table(fit, &centroids_key(run, iteration)).await?;
+    let blocks = task.blocks().await?;
+    let before = iteration.checked_sub(1);
+    let labels: Vec<Option<Vec<u32>>> =
+        blocks.iter().map(|block| before.and_then(|before| block.take_labels(run, before))).collect();
+    let table_before = match before {
+        Some(before) if labels.contains(&None) => Some(services.table(fit, &centroids_key(run, before)).await?),
+        _ => None,
+    };
+    let partial = compute(move |cancel| {
+        let resident = |(block, labels): (&Arc<HeldBlock>, Option<Vec<u32>>)| {
+            let (points, image) = (Arc::clone(&block.points), block.image(&arithmetic.frame));
+            if let Some(labels) = labels {
+                return Ok(Resident::with_labels(points, image, labels));
+            }
+            let mut resident = Resident::new(points, image);
+            if let Some(table) = &table_before {
+                resident.relabel(table, cancel).ok_or_else(cancelled)?;
+            }
+            Ok(resident)
+        };
+        let mut residents = blocks.par_iter().zip(labels).map(resident).collect::<Result<Vec<_>>>()?;
+        let partial = in_place::pass(&mut residents, &table, &arithmetic.scale, cancel).ok_or_else(cancelled)?;
+        for (block, resident) in blocks.iter().zip(residents) {
+            block.keep_labels(run, iteration, resident.into_labels());
+        }
+        Ok(partial)
+    })
+    .await?;
+    let n_features = task.services.profile(fit).await?.n_features();
+    Ok(result_row(&task, partial.n_points, &encode_partial(n_features, &partial)))
 }
 
 pub(super) async fn farthest(task: Task, fit: &str, key: &str, n: usize) -> Result<Vec<ArrayRef>> {
-    let table = table(&task, fit, key).await?;
-    let blocks = task.points().await?;
-    let n_features = blocks.first().map_or(0, |block| block.rows.n_features());
-    let n_points = blocks.iter().map(|block| block.len() as u64).sum();
-    let far = compute(move |cancel| farthest_of(&blocks, &table, n, cancel)).await?;
+    let table = task.services.table(fit, key).await?;
+    let blocks = task.blocks().await?;
+    let n_features = table.centroids().n_features();
+    let n_points = blocks.iter().map(|block| block.points.len() as u64).sum();
+    let far = compute(move |cancel| {
+        let resident = |block: &Arc<HeldBlock>| Resident::new(Arc::clone(&block.points), block.image(table.frame()));
+        let residents: Vec<Resident> = blocks.par_iter().map(resident).collect();
+        in_place::farthest_of(&residents, &table, n, cancel).ok_or_else(cancelled)
+    })
+    .await?;
     Ok(result_row(&task, n_points, &encode_far_points(n_features, &far)))
-}
-
-/// The `n` farthest rows of several blocks.
-pub(super) fn farthest_of(
-    blocks: &[Arc<Points>],
-    table: &CentroidTable,
-    n: usize,
-    cancel: &kmeans::Cancel,
-) -> Result<Vec<FarPoint>> {
-    let mut far = vec![];
-    for points in blocks {
-        far.extend(kmeans::farthest(points, table, n, cancel).ok_or_else(cancelled)?);
-    }
-    FarPoint::sort(&mut far);
-    far.truncate(n);
-    Ok(far)
 }
 
 fn result_row(task: &Task, n_points: u64, result: &[u8]) -> Vec<ArrayRef> {
@@ -81,34 +100,39 @@ pub(super) async fn summarize(
     key: &str,
     documents: Vec<(String, String)>,
 ) -> Result<Vec<ArrayRef>> {
-    let (scale, table) = (scale(&task, fit).await?, table(&task, fit, key).await?);
-    let blocks = task.points().await?;
+    let (arithmetic, table) = (task.services.arithmetic(fit).await?, task.services.table(fit, key).await?);
+    let blocks = task.blocks().await?;
     let documents: HashMap<String, String> = documents.into_iter().collect();
     let mut clusters = vec![(ClusterSummary::default(), None); table.n_clusters()];
-    let (table, scale) = (Arc::new(table), Arc::new(scale));
-    for (url, points) in task.urls.iter().zip(&blocks) {
-        let (points, table, scale) = (Arc::clone(points), Arc::clone(&table), Arc::clone(&scale));
+    for (url, block) in task.urls.iter().zip(&blocks) {
         let texts = match documents.get(url) {
             Some(url) => Some(Documents::read(task.stores.as_ref(), url).await?),
             None => None,
         };
         let found = {
-            let (points, texts) = (Arc::clone(&points), texts.clone());
+            let (block, table, arithmetic) = (Arc::clone(block), Arc::clone(&table), Arc::clone(&arithmetic));
+            let texts = texts.clone();
             let before = move |a, b| texts.as_ref().is_some_and(|texts| texts.texts.value(a) < texts.texts.value(b));
             let work = move |cancel: &kmeans::Cancel| {
-                kmeans::summarize(&points, &table, &scale, before, cancel).ok_or_else(cancelled)
+                let image = block.image(&arithmetic.frame);
+                let summary = kmeans::summarize(&block.points, &image, &table, &arithmetic.scale, before, cancel);
+                summary.ok_or_else(cancelled)
             };
             compute(work).await?
         };
         for (total, part) in clusters.iter_mut().zip(found) {
-            let example = |nearest: Nearest| example(&points, texts.as_ref(), nearest.position);
-            merge(total, part, example);
+            let example = |nearest: Nearest| example(&block.points, texts.as_ref(), nearest.position);
+            add_summary(total, part, example);
         }
     }
     Ok(summary_rows(&clusters))
 }
 
-fn merge(total: &mut (ClusterSummary, Option<String>), part: ClusterSummary, example: impl FnOnce(Nearest) -> String) {
+fn add_summary(
+    total: &mut (ClusterSummary, Option<String>),
+    part: ClusterSummary,
+    example: impl FnOnce(Nearest) -> String,
+) {
     let (sum, text) = total;
     sum.weight += part.weight;
     sum.n_points += part.n_points;

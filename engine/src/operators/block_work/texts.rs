@@ -81,7 +81,7 @@ pub(super) async fn vectorize(task: Task, spec: VectorizeSpec) -> Result<Vec<Arr
         let name = format!("{}.arrow", Uuid::new_v4());
         directory.put(&name, content).await?;
         let url = directory.url_of(&name)?.to_string();
-        task.services.blocks.insert(&url, &points);
+        task.services.blocks.insert(&url, Arc::clone(&points));
         urls.push(url);
         values.push(points.rows.values().len() as u64);
         profiles.push(serde_json::to_string(&profile).map_err(external)?);

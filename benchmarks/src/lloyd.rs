@@ -1,0 +1,135 @@
+//! Lloyd's iterations on a matrix from a file, from given centres: what `lloyd.py` measures beside its peers.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use clap::Args;
+use covey_udfs::kmeans::{Centroids, FixedPoint, Frame, Lloyd, LloydParams, Profile, Resident, assignments, in_place};
+use covey_udfs::matrix::{Density, Points, Rows, weight_units};
+use datafusion::arrow::array::{Array, AsArray, Float64Array, RecordBatch, UInt32Array};
+use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::datatypes::{DataType, Field, Float64Type, Schema, UInt32Type};
+use datafusion::arrow::ipc::reader::FileReader;
+use datafusion::arrow::ipc::writer::FileWriter;
+
+/// Iterate on a matrix from given centres, and tell the seconds of each repetition as JSON.
+#[derive(Debug, Clone, Args)]
+pub struct LloydArgs {
+    /// Arrow IPC: lists `values`, for sparse rows also lists `indices`, and perhaps `weight`. The metadata of the
+    /// schema has `n_features`.
+    #[arg(long)]
+    pub rows: PathBuf,
+    /// Arrow IPC: lists `values`, one for each cluster.
+    #[arg(long)]
+    pub centres: PathBuf,
+    /// Where the labels and distances of the last repetition go, as Arrow IPC.
+    #[arg(long)]
+    pub out: PathBuf,
+    #[arg(long, default_value_t = 20)]
+    pub iterations: usize,
+    #[arg(long, default_value_t = 2)]
+    pub threads: usize,
+    #[arg(long, default_value_t = 5)]
+    pub repeat: usize,
+}
+
+/// # Errors
+/// When a file cannot be read, or is not what it should be.
+pub fn run(args: &LloydArgs) -> Result<String, String> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build().map_err(|e| e.to_string())?;
+    let points = Arc::new(read_points(&args.rows)?);
+    let init = read_centres(&args.centres, points.rows.n_features())?;
+    let (mut seconds, mut last) = (vec![], None);
+    for _ in 0..args.repeat.max(1) {
+        let began = Instant::now();
+        let fit = pool.install(|| fit(&points, &init, args.iterations));
+        seconds.push(began.elapsed().as_secs_f64());
+        last = Some(fit);
+    }
+    let Some(fit) = last else { return Err("nothing was repeated".into()) };
+    write_labels(&args.out, &fit)?;
+    Ok(format!("{{\"seconds\": {seconds:?}, \"iterations\": {}, \"inertia\": {:?}}}", fit.n_iter, fit.inertia))
+}
+
+struct Fit {
+    labels: Vec<u32>,
+    distances: Vec<f64>,
+    n_iter: usize,
+    inertia: f64,
+}
+
+/// From rows and centres in memory to labels and inertia, as the peers' `fit` does.
+fn fit(points: &Arc<Points>, init: &Centroids, max_iter: usize) -> Fit {
+    let go_on = AtomicBool::new(false);
+    let never = "nothing cancels a benchmark";
+    let profile = Profile::of(points);
+    let scale = FixedPoint::new(&profile);
+    let spread = in_place::spread_of(&[points], profile.density, &scale, &go_on).expect(never);
+    let frame = Frame::new(&profile, &spread.mean);
+    let mut blocks = [Resident::of_points(Arc::clone(points), &frame)];
+    let params = LloydParams { max_iter, tol: 0.0 };
+    let mut lloyd = Lloyd::new(params, scale, spread, init.clone());
+    let table = in_place::iterate(&mut blocks, &mut lloyd, frame, |_| {}, &go_on).expect(never);
+    let found = assignments(points, &blocks[0].image, &table, &go_on).expect(never);
+    let weighed = |(found, weight): (&covey_udfs::kmeans::Assignment, &u64)| found.squared_distance * *weight as f64;
+    let inertia = found.iter().zip(&points.weights).map(weighed).sum::<f64>() / weight_units(1.0).unwrap_or(1) as f64;
+    Fit {
+        labels: found.iter().map(|found| found.cluster as u32).collect(),
+        distances: found.iter().map(|found| found.squared_distance).collect(),
+        n_iter: lloyd.history().len(),
+        inertia,
+    }
+}
+
+fn read(path: &Path) -> Result<RecordBatch, String> {
+    let told = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let reader = FileReader::try_new(File::open(path).map_err(|e| told(&e))?, None).map_err(|e| told(&e))?;
+    let schema = reader.schema();
+    let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>().map_err(|e| told(&e))?;
+    concat_batches(&schema, &batches).map_err(|e| told(&e))
+}
+
+fn read_points(path: &Path) -> Result<Points, String> {
+    let batch = read(path)?;
+    let n_features = batch.schema().metadata().get("n_features").and_then(|n| n.parse().ok());
+    let n_features: u32 = n_features.ok_or("the rows' metadata has no n_features")?;
+    let values = batch.column_by_name("values").and_then(|column| column.as_list_opt::<i32>());
+    let values = values.ok_or("the rows have no lists of values")?;
+    let offsets: Vec<usize> = values.value_offsets().iter().map(|&offset| offset as usize).collect();
+    let (density, indices) = match batch.column_by_name("indices").and_then(|column| column.as_list_opt::<i32>()) {
+        Some(lists) => (Density::Sparse, lists.values().as_primitive::<UInt32Type>().values().to_vec()),
+        None => (Density::Dense, (0..values.len()).flat_map(|_| 0..n_features).collect()),
+    };
+    let values = values.values().as_primitive::<Float64Type>().values().to_vec();
+    let rows =
+        Rows::try_from_parts(density, n_features as usize, offsets, indices, values).map_err(|e| e.to_string())?;
+    let weights = match batch.column_by_name("weight") {
+        Some(weights) => weights.as_primitive::<Float64Type>().values().to_vec(),
+        None => vec![1.0; rows.n_rows()],
+    };
+    let weights = weights.into_iter().map(weight_units).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+    Ok(Points { rows, weights })
+}
+
+fn read_centres(path: &Path, n_features: usize) -> Result<Centroids, String> {
+    let batch = read(path)?;
+    let values = batch.column_by_name("values").and_then(|column| column.as_list_opt::<i32>());
+    let values = values.ok_or("the centres have no lists of values")?.values();
+    Centroids::try_new(n_features, values.as_primitive::<Float64Type>().values().to_vec()).map_err(|e| e.to_string())
+}
+
+fn write_labels(path: &Path, fit: &Fit) -> Result<(), String> {
+    let fields = [("label", DataType::UInt32), ("squared_distance", DataType::Float64)];
+    let schema = Arc::new(Schema::new(fields.map(|(name, data_type)| Field::new(name, data_type, false)).to_vec()));
+    let written = || {
+        let labels = Arc::new(UInt32Array::from(fit.labels.clone()));
+        let distances = Arc::new(Float64Array::from(fit.distances.clone()));
+        let mut writer = FileWriter::try_new(File::create(path)?, &schema)?;
+        writer.write(&RecordBatch::try_new(Arc::clone(&schema), vec![labels, distances])?)?;
+        writer.finish()
+    };
+    written().map_err(|e| format!("{}: {e}", path.display()))
+}

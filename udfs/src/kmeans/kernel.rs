@@ -1,0 +1,279 @@
+//! The hot loops of the assignment, compiled once for each instruction set and chosen at run time.
+//!
+//! They score in `f32` with whatever the processor has, so scores differ in their last bits between instruction sets;
+//! labels do not, because a row with a second cluster within its margin is left [`UNDECIDED`] here, and is decided in
+//! reference arithmetic by the caller. Lanes are clusters: each non-zero of a row is one contiguous multiply-add over
+//! the clusters of a group.
+//!
+//! Separate because this is the only file of the crate with `unsafe` in it: calling a function that was compiled for
+//! an instruction set, after asking the processor whether it has it. `portable` is the safe twin.
+
+#![allow(unsafe_code, reason = "functions compiled for an instruction set are called after the processor was asked")]
+#![allow(clippy::needless_range_loop, reason = "iterators of tuples are not inlined into such functions: see `pass`")]
+
+use std::sync::LazyLock;
+
+/// Clusters that are scored at once: one cache line.
+pub(super) const LANES: usize = 16;
+
+/// One number for each cluster of a group.
+pub(super) type Lanes = [f32; LANES];
+
+/// Rows whose dense scores are computed together, so that a column of the table is loaded once for all of them.
+const TILE_ROWS: usize = 6;
+
+/// The label of a row that is too close to call in `f32`.
+pub(super) const UNDECIDED: u32 = u32::MAX;
+
+/// The centres as the kernels read them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Table<'a> {
+    /// Coordinates, `(n_groups, n_features)`.
+    pub columns: &'a [Lanes],
+    /// ‖c‖² of each cluster, `(n_groups)`; infinite where there is none.
+    pub norms: &'a [Lanes],
+    pub n_features: usize,
+    /// A row's margin is its reach times the first, plus the second: twice the error bound of its scores.
+    pub margin: (f32, f32),
+}
+
+impl Table<'_> {
+    /// A buffer for the scores of as many rows as are scored at once.
+    pub fn scores(&self) -> Vec<Lanes> {
+        vec![[0.0; LANES]; self.norms.len() * TILE_ROWS]
+    }
+}
+
+/// Rows as the kernels read them: values, and how far each row's scores may err, in units of the largest ‖c‖.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Rows<'a> {
+    /// Row `i` is `offsets[i]..offsets[i + 1]` of `indices` and `values`.
+    Sparse { offsets: &'a [usize], indices: &'a [u32], values: &'a [f32], reach: &'a [f32] },
+    /// `(n_rows, n_features)`.
+    Dense { values: &'a [f32], reach: &'a [f32] },
+}
+
+/// Writes the nearest cluster of every row, or [`UNDECIDED`]. `scores` is a buffer.
+pub(super) fn nearest(rows: Rows<'_>, table: Table<'_>, labels: &mut [u32], scores: &mut Vec<Lanes>) {
+    if scores.len() != table.norms.len() * TILE_ROWS {
+        *scores = table.scores();
+    }
+    INSTRUCTION_SET.nearest(rows, table, labels, scores);
+}
+
+/// Writes the clusters that may be nearest to the one row that is given, ascending. `scores` is a buffer.
+pub(super) fn candidates(
+    row: Rows<'_>,
+    table: Table<'_>,
+    n_clusters: usize,
+    scores: &mut Vec<Lanes>,
+    candidates: &mut Vec<u32>,
+) {
+    if scores.len() < table.norms.len() {
+        *scores = table.scores();
+    }
+    let scores = &mut scores[..table.norms.len()];
+    let reach = match row {
+        Rows::Sparse { offsets, indices, values, reach } => {
+            let range = offsets[0]..offsets[1];
+            score_sparse::<false>(&indices[range.clone()], &values[range], table, scores);
+            reach[0]
+        }
+        Rows::Dense { values, reach } => {
+            score_tile::<false, 1>(values, table, scores);
+            reach[0]
+        }
+    };
+    let bound = bound(least(scores), table, reach);
+    let scores = scores.as_flattened()[..n_clusters].iter();
+    let nothing_is_known = bound.is_nan() || bound == f32::INFINITY;
+    let near = |score: f32| nothing_is_known || score <= bound;
+    candidates.clear();
+    candidates.extend(scores.zip(0..).filter(|(score, _)| near(**score)).map(|(_, cluster)| cluster));
+}
+
+/// What a kernel was compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InstructionSet {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+static INSTRUCTION_SET: LazyLock<InstructionSet> =
+    LazyLock::new(|| InstructionSet::available().last().copied().unwrap_or(InstructionSet::Portable));
+
+impl InstructionSet {
+    /// Those that this processor has, the fastest last.
+    pub fn available() -> Vec<Self> {
+        let mut sets = vec![Self::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                sets.push(Self::Avx2);
+                if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+                    sets.push(Self::Avx512);
+                }
+            }
+        }
+        sets
+    }
+
+    pub fn nearest(self, rows: Rows<'_>, table: Table<'_>, labels: &mut [u32], scores: &mut [Lanes]) {
+        match self {
+            Self::Portable => portable(rows, table, labels, scores),
+            // SAFETY: `available` lists an instruction set only when the processor has it.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { avx2(rows, table, labels, scores) },
+            // SAFETY: the same.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => unsafe { avx512(rows, table, labels, scores) },
+        }
+    }
+}
+
+fn portable(rows: Rows<'_>, table: Table<'_>, labels: &mut [u32], scores: &mut [Lanes]) {
+    pass::<false>(rows, table, labels, scores);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn avx2(rows: Rows<'_>, table: Table<'_>, labels: &mut [u32], scores: &mut [Lanes]) {
+    pass::<true>(rows, table, labels, scores);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+fn avx512(rows: Rows<'_>, table: Table<'_>, labels: &mut [u32], scores: &mut [Lanes]) {
+    pass::<true>(rows, table, labels, scores);
+}
+
+// The loops below index slices and use no iterators that give tuples: calls that return aggregates are not inlined
+// into functions that are compiled for another instruction set than they are.
+
+#[inline(always)]
+fn pass<const FUSED: bool>(rows: Rows<'_>, table: Table<'_>, labels: &mut [u32], scores: &mut [Lanes]) {
+    match rows {
+        Rows::Sparse { offsets, indices, values, reach } => {
+            let scores = &mut scores[..table.norms.len()];
+            for row in 0..labels.len() {
+                let range = offsets[row]..offsets[row + 1];
+                score_sparse::<FUSED>(&indices[range.clone()], &values[range], table, scores);
+                labels[row] = lowest(scores, table, reach[row]);
+            }
+        }
+        Rows::Dense { values, reach } => {
+            let mut row = 0;
+            while row < labels.len() {
+                let values = &values[row * table.n_features..];
+                let tile = if labels.len() - row < TILE_ROWS {
+                    score_tile::<FUSED, 1>(values, table, scores);
+                    1
+                } else {
+                    score_tile::<FUSED, TILE_ROWS>(values, table, scores);
+                    TILE_ROWS
+                };
+                for i in 0..tile {
+                    let scores = &scores[i * table.norms.len()..(i + 1) * table.norms.len()];
+                    labels[row + i] = lowest(scores, table, reach[row + i]);
+                }
+                row += tile;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn multiply_add<const FUSED: bool>(x: f32, c: f32, sum: f32) -> f32 {
+    if FUSED { x.mul_add(c, sum) } else { x * c + sum }
+}
+
+/// ‖c‖² − 2·x·c for every cluster.
+#[inline(always)]
+fn score_sparse<const FUSED: bool>(indices: &[u32], values: &[f32], table: Table<'_>, scores: &mut [Lanes]) {
+    let values = &values[..indices.len()];
+    for group in 0..table.norms.len() {
+        let columns = &table.columns[group * table.n_features..(group + 1) * table.n_features];
+        let mut products = [0.0; LANES];
+        for i in 0..indices.len() {
+            let (x, column) = (values[i], &columns[indices[i] as usize]);
+            for lane in 0..LANES {
+                products[lane] = multiply_add::<FUSED>(x, column[lane], products[lane]);
+            }
+        }
+        for lane in 0..LANES {
+            scores[group][lane] = table.norms[group][lane] - 2.0 * products[lane];
+        }
+    }
+}
+
+/// The same for `ROWS` dense rows; scores are `(ROWS, n_groups)`.
+#[inline(always)]
+fn score_tile<const FUSED: bool, const ROWS: usize>(values: &[f32], table: Table<'_>, scores: &mut [Lanes]) {
+    let n_groups = table.norms.len();
+    let mut rows = [values; ROWS];
+    for row in 0..ROWS {
+        rows[row] = &values[row * table.n_features..(row + 1) * table.n_features];
+    }
+    for group in 0..n_groups {
+        let columns = &table.columns[group * table.n_features..(group + 1) * table.n_features];
+        let mut products = [[0.0; LANES]; ROWS];
+        for feature in 0..table.n_features {
+            for row in 0..ROWS {
+                for lane in 0..LANES {
+                    products[row][lane] =
+                        multiply_add::<FUSED>(rows[row][feature], columns[feature][lane], products[row][lane]);
+                }
+            }
+        }
+        for row in 0..ROWS {
+            for lane in 0..LANES {
+                scores[row * n_groups + group][lane] = table.norms[group][lane] - 2.0 * products[row][lane];
+            }
+        }
+    }
+}
+
+/// The lowest score.
+#[inline(always)]
+fn least(scores: &[Lanes]) -> f32 {
+    let mut lanes = [f32::INFINITY; LANES];
+    for group in scores {
+        for lane in 0..LANES {
+            lanes[lane] = if group[lane] < lanes[lane] { group[lane] } else { lanes[lane] };
+        }
+    }
+    let mut best = lanes[0];
+    for lane in 1..LANES {
+        best = if lanes[lane] < best { lanes[lane] } else { best };
+    }
+    best
+}
+
+/// The highest score that may belong to the nearest cluster; not finite where nothing is known.
+#[inline(always)]
+fn bound(best: f32, table: Table<'_>, reach: f32) -> f32 {
+    best + (reach * table.margin.0 + table.margin.1)
+}
+
+/// The cluster with the lowest score, when no other lies within the margin.
+#[inline(always)]
+fn lowest(scores: &[Lanes], table: Table<'_>, reach: f32) -> u32 {
+    let bound = bound(least(scores), table, reach);
+    let (mut hits, mut groups) = ([0_u32; LANES], [0_u32; LANES]);
+    for group in 0..scores.len() {
+        for lane in 0..LANES {
+            let hit = scores[group][lane] <= bound;
+            hits[lane] += u32::from(hit);
+            groups[lane] = if hit { group as u32 } else { groups[lane] };
+        }
+    }
+    let (mut n, mut label) = (0, 0);
+    for lane in 0..LANES {
+        n += hits[lane];
+        label |= hits[lane] * (groups[lane] * LANES as u32 + lane as u32);
+    }
+    if n == 1 && bound < f32::INFINITY { label } else { UNDECIDED }
+}

@@ -188,17 +188,22 @@ def peak():
     return 2048 ** 3 / seconds
 
 
-def compare(name, matrix, clusters, arguments, folder):
-    from sklearn.cluster import kmeans_plusplus
+def starting_centres(matrix, k):
+    """k-means++ and two iterations: rows as centres tie with most of a sparse matrix, and each library breaks such
+    ties by its own rounding, so that from there no two would take the same way."""
+    from sklearn.cluster import KMeans
 
+    return KMeans(k, n_init=1, max_iter=2, tol=0, random_state=0).fit(matrix).cluster_centers_
+
+
+def compare(name, matrix, clusters, arguments, folder):
     is_sparse = sp.issparse(matrix)
     stored = matrix.nnz if is_sparse else matrix.size
     print(f"\n{name}: {matrix.shape[0]} x {matrix.shape[1]}, {stored / matrix.shape[0]:.1f} values a row", flush=True)
     rows = f"{folder}/rows.arrow"
     write_rows(rows, matrix)
     for k in clusters:
-        centres, _ = kmeans_plusplus(matrix, k, random_state=0)
-        centres = centres.toarray() if sp.issparse(centres) else np.ascontiguousarray(centres)
+        centres = starting_centres(matrix, k)
         ours, labels, _, n_iter = covey(rows, centres, folder, arguments.iterations, arguments.repeat)
         peers = {f"scikit-learn {kind}": (lambda kind=kind: scikit_learn(matrix, centres, kind, arguments.iterations, arguments.peer_repeat))
                  for kind in ("lloyd", "elkan")}

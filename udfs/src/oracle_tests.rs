@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 use serde_json::Value;
 
 use crate::kmeans::{
-    self, CentroidTable, Centroids, FixedPoint, Frame, Image, Init, Lloyd, LloydParams, Partial, Profile, Resident,
-    Spread, in_place,
+    self, CentroidTable, Centroids, Drift, FixedPoint, Frame, Image, Init, Lloyd, LloydParams, Partial, Profile,
+    Resident, Spread, in_place,
 };
 use crate::matrix::{Density, Points, WEIGHT_ONE};
 use crate::tfidf::{DocumentFrequency, Norm, TfidfParams, Vectorizer, Vocabulary, count_terms};
@@ -120,7 +120,7 @@ impl Fit {
     }
 
     fn pass(&mut self, table: &CentroidTable) -> Partial {
-        in_place::pass(&mut self.blocks, table, &self.scale, &GO_ON).unwrap()
+        in_place::pass(&mut self.blocks, table, &self.scale, None, &GO_ON).unwrap()
     }
 
     fn farthest(&self, table: &CentroidTable, n: usize) -> Vec<kmeans::FarPoint> {
@@ -337,6 +337,39 @@ fn odd_rows_are_labelled_exactly() {
     }
 }
 
+/// Goal: bounds skip rows, and change no label. Method: rows around a few centres, passes with bounds beside passes
+/// without, through all iterations of several runs.
+#[test]
+fn bounds_skip_rows_and_change_nothing() {
+    for (seed, density) in (0..6).zip(DENSITIES.into_iter().cycle()) {
+        let mut random = Random(seed);
+        let mut number = |range: u64| (random.next() % 1_000) as f64 / 1_000.0 * range as f64;
+        let middles: Vec<Vec<f64>> = (0..12).map(|_| (0..8).map(|_| number(6).floor()).collect()).collect();
+        let rows: Vec<Vec<f64>> =
+            (0..3_000).map(|i| middles[i % 12].iter().map(|x| x + number(3) - 1.5).collect()).collect();
+        let points = points(density, &rows, &vec![1.0; rows.len()]);
+        let mut with = Fit::new(std::slice::from_ref(&points));
+        let mut without = Fit::new(std::slice::from_ref(&points));
+        let init = kmeans::seed(&[&points], 15, Init::Random, &with.scale, seed, &GO_ON).unwrap().unwrap();
+        let mut drift = Drift::new(15, &with.frame);
+        let mut table = with.table(&init);
+        let params = LloydParams { max_iter: 40, tol: 0.0 };
+        let mut lloyd = Lloyd::new(params, with.scale.clone(), with.spread.clone(), init);
+        let mut n_skipped = 0;
+        while !lloyd.is_done() {
+            let partial = in_place::pass(&mut with.blocks, &table, &with.scale, Some(&drift), &GO_ON).unwrap();
+            let expected = without.pass(&table);
+            assert_eq!(with.blocks[0].labels(), without.blocks[0].labels(), "seed {seed}, {density:?}");
+            assert_eq!(partial.changes, expected.changes, "seed {seed}, {density:?}");
+            n_skipped += partial.n_skipped;
+            lloyd.advance(&partial, &[]);
+            drift.add(lloyd.squared_shifts());
+            table.update(lloyd.centroids(), lloyd.changed());
+        }
+        assert!(n_skipped > 3_000, "seed {seed}, {density:?}: {n_skipped} in {} passes", lloyd.history().len());
+    }
+}
+
 /// Splits points into blocks after turning them around, so that order and grouping are both different.
 fn scattered(points: &Points, n_blocks: usize) -> Vec<Points> {
     let mut blocks = vec![Points::new(points.rows.density(), points.rows.n_features()); n_blocks];
@@ -403,7 +436,7 @@ fn passes_can_be_cancelled() {
     let mut fit = Fit::new(std::slice::from_ref(&points));
     let table = fit.table(&Centroids::zeros(2, 4));
     let cancelled = AtomicBool::new(true);
-    assert!(fit.blocks[0].pass(&table, &fit.scale, &cancelled).is_none());
+    assert!(fit.blocks[0].pass(&table, &fit.scale, None, &cancelled).is_none());
     assert!(kmeans::assignments(&points, &Image::new(&points.rows, &fit.frame), &table, &cancelled).is_none());
     assert!(kmeans::seed(&[&points], 2, Init::Random, &fit.scale, 0, &cancelled).unwrap().is_none());
 }

@@ -28,6 +28,7 @@ pub fn encode_partial(n_features: usize, partial: &Partial) -> Bytes {
     out.put_u32_le(n_features as u32);
     out.put_u64_le(partial.n_points);
     out.put_u64_le(partial.n_moved);
+    out.put_u64_le(partial.n_skipped);
     partial.changes.iter().for_each(|change| put_sum(&mut out, change));
     out.freeze()
 }
@@ -35,10 +36,10 @@ pub fn encode_partial(n_features: usize, partial: &Partial) -> Bytes {
 pub fn decode_partial(bytes: &[u8]) -> Result<Partial> {
     let mut input = Reader { bytes, what: "a partial sum" };
     let (n_clusters, n_features) = input.header(PARTIAL)?;
-    let (n_points, n_moved) = (input.u64()?, input.u64()?);
+    let (n_points, n_moved, n_skipped) = (input.u64()?, input.u64()?, input.u64()?);
     let changes = (0..n_clusters).map(|_| input.sum(n_features)).collect::<Result<_>>()?;
     input.end()?;
-    Ok(Partial { changes, n_points, n_moved })
+    Ok(Partial { changes, n_points, n_moved, n_skipped })
 }
 
 pub fn encode_moments(n_features: usize, moments: &Moments) -> Bytes {
@@ -245,8 +246,12 @@ mod tests {
     #[test]
     fn messages_survive_the_wire_or_fail() {
         let sum = ClusterSum::from_parts(-7, vec![1, 3], vec![-(1 << 100), 0]);
-        let partial =
-            Partial { changes: vec![ClusterSum::default(), sum.clone(), sum.clone()], n_points: 9, n_moved: 2 };
+        let partial = Partial {
+            changes: vec![ClusterSum::default(), sum.clone(), sum.clone()],
+            n_points: 9,
+            n_moved: 2,
+            n_skipped: 1,
+        };
         let bytes = encode_partial(4, &partial);
         assert_eq!(decode_partial(&bytes).unwrap(), partial);
         assert!(decode_partial(&encode_partial(3, &partial)).is_err(), "a feature beyond the last");

@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
+use super::bounds::{Bounds, BoundsMut, Drift};
 use super::frame::Image;
+use super::kernel::Found;
 use super::{CentroidTable, ClusterSum, ClusterSummary, FarPoint, FixedPoint, Moments, Nearest, SumScratch};
 use crate::matrix::{Density, Points, Row, Rows};
 
 /// Rows between two looks at the cancel flag, and the least that is worth a thread.
-const CHUNK_ROWS: usize = 2_048;
+pub(super) const CHUNK_ROWS: usize = 2_048;
 
 /// Set from outside to make a running pass return early. A pass then gives `None`.
 pub type Cancel = AtomicBool;
@@ -33,33 +35,111 @@ pub struct Assignment {
     pub squared_distance: f64,
 }
 
+/// Rows that changed their cluster, and how many were left where they are by their bounds alone.
+#[derive(Debug, Default)]
+pub(super) struct Reassigned {
+    pub moves: Vec<Move>,
+    pub n_skipped: usize,
+}
+
 /// Assigns every row to its nearest centre, on all threads of the current pool: brings `labels` up to date and gives
-/// what changed.
-pub fn reassign(
+/// what changed. Rows are skipped by their bounds, where there are any, which are brought up to date as well.
+pub(super) fn reassign(
     points: &Points,
     image: &Image,
     table: &CentroidTable,
     labels: &mut [u32],
+    bounds: Option<(&mut Bounds, &Drift)>,
     cancel: &Cancel,
-) -> Option<Vec<Move>> {
+) -> Option<Reassigned> {
     assert_eq!(labels.len(), points.len());
-    let chunks: Option<Vec<Vec<Move>>> = labels
+    let n_chunks = labels.len().div_ceil(CHUNK_ROWS);
+    let bounds: Vec<Option<BoundsMut<'_>>> = match bounds {
+        Some((bounds, drift)) => bounds.chunks(CHUNK_ROWS, drift).into_iter().map(Some).collect(),
+        None => (0..n_chunks).map(|_| None).collect(),
+    };
+    let chunks: Option<Vec<Reassigned>> = labels
         .par_chunks_mut(CHUNK_ROWS)
+        .zip(bounds)
         .enumerate()
-        .map(|(chunk, labels)| {
-            let start = chunk * CHUNK_ROWS;
-            let mut found = [NO_CLUSTER; CHUNK_ROWS];
-            let found = &mut found[..labels.len()];
-            label_range(points, image, table, start, found, cancel)?;
-            let mut moves = vec![];
-            for (i, (label, to)) in labels.iter_mut().zip(found).enumerate().filter(|(_, (label, to))| label != to) {
-                moves.push(Move { row: (start + i) as u32, from: *label, to: *to });
-                *label = *to;
+        .map(|(chunk, (labels, bounds))| {
+            if cancel.load(Ordering::Relaxed) {
+                return None;
             }
-            Some(moves)
+            Some(reassign_chunk(points, image, table, chunk * CHUNK_ROWS, labels, bounds))
         })
         .collect();
-    Some(chunks?.concat())
+    let mut all = Reassigned::default();
+    for chunk in chunks? {
+        all.moves.extend(chunk.moves);
+        all.n_skipped += chunk.n_skipped;
+    }
+    Some(all)
+}
+
+fn reassign_chunk(
+    points: &Points,
+    image: &Image,
+    table: &CentroidTable,
+    start: usize,
+    labels: &mut [u32],
+    mut bounds: Option<BoundsMut<'_>>,
+) -> Reassigned {
+    let range = start..start + labels.len();
+    let mut selected: Vec<u32> = (0..labels.len() as u32).collect();
+    if let Some(bounds) = &mut bounds {
+        selected.retain(|&i| {
+            let label = labels[i as usize];
+            let stays = label != NO_CLUSTER && bounds.holds(i as usize, label);
+            if stays && table.is_moved(label) {
+                bounds.forget_score(i as usize);
+            }
+            !stays
+        });
+        if table.has_few_moved() {
+            selected = without_unmoved(points, image, table, range.clone(), labels, &selected, bounds);
+        }
+    }
+    let mut found = vec![Found::default(); selected.len()];
+    let mut decided = vec![true; selected.len()];
+    table.find(&points.rows, image, range, &selected, &mut found, |i, is_decided| decided[i] = is_decided);
+    let mut moves = vec![];
+    for ((&i, found), is_decided) in selected.iter().zip(&found).zip(decided) {
+        let i = i as usize;
+        if let Some(bounds) = &mut bounds {
+            match is_decided {
+                true => {
+                    let (upper, lower) = table.squared_bounds(image, start + i, found.scores);
+                    bounds.set(i, found.label, found.scores[0], upper, lower);
+                }
+                false => bounds.forget(i),
+            }
+        }
+        if labels[i] != found.label {
+            moves.push(Move { row: (start + i) as u32, from: labels[i], to: found.label });
+            labels[i] = found.label;
+        }
+    }
+    Reassigned { moves, n_skipped: labels.len() - selected.len() }
+}
+
+/// The selected rows less those whose own centre has not moved, and which are nearer to it than to all that have.
+fn without_unmoved(
+    points: &Points,
+    image: &Image,
+    table: &CentroidTable,
+    range: std::ops::Range<usize>,
+    labels: &[u32],
+    selected: &[u32],
+    bounds: &BoundsMut<'_>,
+) -> Vec<u32> {
+    let is_moved = |i: &&u32| labels[**i as usize] == NO_CLUSTER || table.is_moved(labels[**i as usize]);
+    let (mut left, unmoved): (Vec<u32>, Vec<u32>) = selected.iter().partition(is_moved);
+    let own = |i: u32| bounds.score(i as usize);
+    let stays = table.are_farther(&points.rows, image, range, &unmoved, own);
+    left.extend(unmoved.iter().zip(stays).filter(|(_, stays)| !stays).map(|(i, _)| *i));
+    left.sort_unstable();
+    left
 }
 
 fn label_range(
@@ -105,14 +185,15 @@ pub fn moments(points: &Points, around: &[f64], scale: &FixedPoint, cancel: &Can
         Density::Dense if around.is_empty() => 0.0,
         Density::Dense => row.iter().fold(0.0, |sum, (i, x)| sum + (x - around[i]) * (x - around[i])),
     };
+    let chunk_rows = points.len().div_ceil(rayon::current_num_threads()).max(CHUNK_ROWS);
     (0..points.len())
         .into_par_iter()
-        .step_by(CHUNK_ROWS * 16)
+        .step_by(chunk_rows)
         .map_init(SumScratch::default, |scratch, start| {
             if cancel.load(Ordering::Relaxed) {
                 return None;
             }
-            let range = start..(start + CHUNK_ROWS * 16).min(points.len());
+            let range = start..(start + chunk_rows).min(points.len());
             let square = |i: usize| {
                 i128::from(scale.quantise_distance(distance(points.rows.row(i)))) * i128::from(points.weights[i])
             };

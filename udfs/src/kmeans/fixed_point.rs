@@ -2,8 +2,10 @@
 //! are added up in `i128`. With weights below 2⁶³ in total a sum stays below 2¹¹⁶, so it cannot overflow, and
 //! it does not depend on the order of its terms.
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::assign::CHUNK_ROWS;
 use crate::matrix::{Density, Points, Row};
 
 /// Bits of a quantised value: those of an `f64`'s mantissa.
@@ -36,11 +38,18 @@ impl Profile {
     }
 
     pub fn of(points: &Points) -> Self {
-        let mut profile = Self::new(points.rows.density(), points.rows.n_features());
-        for i in 0..points.len() {
-            profile.add(points.rows.row(i));
-        }
-        profile
+        let nothing = || Self::new(points.rows.density(), points.rows.n_features());
+        let chunk_rows = points.len().div_ceil(rayon::current_num_threads()).max(CHUNK_ROWS);
+        let part = |start: usize| {
+            let mut profile = nothing();
+            (start..points.len().min(start + chunk_rows)).for_each(|i| profile.add(points.rows.row(i)));
+            profile
+        };
+        let parts = (0..points.len()).into_par_iter().step_by(chunk_rows).map(part);
+        parts.reduce(nothing, |mut a, b| {
+            a.merge(&b);
+            a
+        })
     }
 
     pub fn n_features(&self) -> usize {

@@ -2,6 +2,9 @@
 //! scaled by a power of two before they become `f32`. No label depends on it, only how many rows are decided without
 //! reference arithmetic.
 
+use rayon::prelude::*;
+
+use super::assign::CHUNK_ROWS;
 use super::kernel;
 use super::{Centroids, Profile};
 use crate::matrix::{Density, Row, Rows};
@@ -59,6 +62,10 @@ impl Frame {
         Self { scale, ..frame }
     }
 
+    pub(super) fn scale(&self) -> f64 {
+        self.scale
+    }
+
     pub(super) fn density(&self) -> Density {
         if self.shift.is_empty() { Density::Sparse } else { Density::Dense }
     }
@@ -102,20 +109,33 @@ pub struct Image {
     density: Density,
     values: Vec<f32>,
     reach: Vec<f32>,
+    /// ‖x‖² of each row.
+    squared_norms: Vec<f32>,
 }
 
 impl Image {
     pub fn new(rows: &Rows, frame: &Frame) -> Self {
         assert_eq!(rows.density(), frame.density());
-        let mut image =
-            Self { density: rows.density(), values: Vec::with_capacity(rows.values().len()), reach: vec![] };
-        (0..rows.n_rows()).for_each(|i| image.push(rows.row(i), frame));
+        let empty = Self { density: rows.density(), values: vec![], reach: vec![], squared_norms: vec![] };
+        let part = |start: usize| {
+            let mut part = empty.clone();
+            (start..rows.n_rows().min(start + CHUNK_ROWS)).for_each(|i| part.push(rows.row(i), frame));
+            part
+        };
+        let parts: Vec<Self> = (0..rows.n_rows()).into_par_iter().step_by(CHUNK_ROWS).map(part).collect();
+        let mut image = Self { values: Vec::with_capacity(rows.values().len()), ..empty };
+        for part in parts {
+            image.values.extend_from_slice(&part.values);
+            image.reach.extend_from_slice(&part.reach);
+            image.squared_norms.extend_from_slice(&part.squared_norms);
+        }
         image
     }
 
     pub(super) fn clear(&mut self) {
         self.values.clear();
         self.reach.clear();
+        self.squared_norms.clear();
     }
 
     pub(super) fn push(&mut self, row: Row<'_>, frame: &Frame) {
@@ -126,11 +146,17 @@ impl Image {
             self.values.push(x as f32);
         }
         self.reach.push(Frame::reach(row.values.len(), libm::sqrt(squared)));
+        self.squared_norms.push(squared as f32);
+    }
+
+    /// ‖x‖² of a row in the frame, and how far its scores may err.
+    pub(super) fn squared_norm_and_reach(&self, row: usize) -> (f32, f32) {
+        (self.squared_norms[row], self.reach[row])
     }
 
     /// Bytes held in memory.
     pub fn memory_bytes(&self) -> usize {
-        size_of_val(&self.values[..]) + size_of_val(&self.reach[..])
+        size_of_val(&self.values[..]) + size_of_val(&self.reach[..]) + size_of_val(&self.squared_norms[..])
     }
 
     /// The only row of this image, which is that of `row`. `offsets` are zero and the number of its values.

@@ -13,7 +13,10 @@
 
 use std::sync::LazyLock;
 
-/// Clusters that are scored at once: one cache line.
+#[cfg(target_arch = "x86_64")]
+use super::kernel_avx2;
+
+/// Clusters that are scored at once: one cache line. `least_two` folds just so many.
 pub(super) const LANES: usize = 16;
 
 /// One number for each cluster of a group.
@@ -37,7 +40,13 @@ pub(super) struct Table<'a> {
     pub margin: (f32, f32),
 }
 
-impl Table<'_> {
+impl<'a> Table<'a> {
+    /// The columns of a group.
+    #[inline(always)]
+    pub fn group(&self, group: usize) -> &'a [Lanes] {
+        &self.columns[group * self.n_features..(group + 1) * self.n_features]
+    }
+
     /// A buffer for the scores of as many rows as are scored at once.
     pub fn scores(&self) -> Vec<Lanes> {
         vec![[0.0; LANES]; self.norms.len() * TILE_ROWS]
@@ -53,12 +62,27 @@ pub(super) enum Rows<'a> {
     Dense { values: &'a [f32], reach: &'a [f32] },
 }
 
-/// Writes the nearest cluster of every row, or [`UNDECIDED`]. `scores` is a buffer.
-pub(super) fn nearest(rows: Rows<'_>, table: Table<'_>, labels: &mut [u32], scores: &mut Vec<Lanes>) {
+/// What a row was found to be.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Found {
+    /// The nearest cluster, or [`UNDECIDED`].
+    pub label: u32,
+    /// The lowest score, and the next.
+    pub scores: [f32; 2],
+}
+
+/// Scores the rows that `selected` names. `scores` is a buffer.
+pub(super) fn nearest(
+    rows: Rows<'_>,
+    selected: &[u32],
+    table: Table<'_>,
+    found: &mut [Found],
+    scores: &mut Vec<Lanes>,
+) {
     if scores.len() != table.norms.len() * TILE_ROWS {
         *scores = table.scores();
     }
-    INSTRUCTION_SET.nearest(rows, table, labels, scores);
+    INSTRUCTION_SET.nearest(rows, selected, table, found, scores);
 }
 
 /// Writes the clusters that may be nearest to the one row that is given, ascending. `scores` is a buffer.
@@ -80,11 +104,11 @@ pub(super) fn candidates(
             reach[0]
         }
         Rows::Dense { values, reach } => {
-            score_tile::<false, 1>(values, table, scores);
+            score_tile::<false, 1>(values, &[0], table, scores);
             reach[0]
         }
     };
-    let bound = bound(least(scores), table, reach);
+    let bound = bound(least_two(scores)[0], table, reach);
     let scores = scores.as_flattened()[..n_clusters].iter();
     let nothing_is_known = bound.is_nan() || bound == f32::INFINITY;
     let near = |score: f32| nothing_is_known || score <= bound;
@@ -121,65 +145,84 @@ impl InstructionSet {
         sets
     }
 
-    pub fn nearest(self, rows: Rows<'_>, table: Table<'_>, labels: &mut [u32], scores: &mut [Lanes]) {
+    pub fn nearest(
+        self,
+        rows: Rows<'_>,
+        selected: &[u32],
+        table: Table<'_>,
+        found: &mut [Found],
+        scores: &mut [Lanes],
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        if let (Self::Avx2 | Self::Avx512, Rows::Sparse { offsets, indices, values, reach }) = (self, rows) {
+            let rows = kernel_avx2::SparseRows { offsets, indices, values, reach };
+            // SAFETY: `available` lists an instruction set only when the processor has it, and AVX-512 after AVX2.
+            return unsafe { kernel_avx2::nearest(&rows, selected, table, found, scores) };
+        }
         match self {
-            Self::Portable => portable(rows, table, labels, scores),
+            Self::Portable => portable(rows, selected, table, found, scores),
             // SAFETY: `available` lists an instruction set only when the processor has it.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { avx2(rows, table, labels, scores) },
+            Self::Avx2 => unsafe { avx2(rows, selected, table, found, scores) },
             // SAFETY: the same.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => unsafe { avx512(rows, table, labels, scores) },
+            Self::Avx512 => unsafe { avx512(rows, selected, table, found, scores) },
         }
     }
 }
 
-fn portable(rows: Rows<'_>, table: Table<'_>, labels: &mut [u32], scores: &mut [Lanes]) {
-    pass::<false>(rows, table, labels, scores);
+fn portable(rows: Rows<'_>, selected: &[u32], table: Table<'_>, found: &mut [Found], scores: &mut [Lanes]) {
+    pass::<false>(rows, selected, table, found, scores);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn avx2(rows: Rows<'_>, table: Table<'_>, labels: &mut [u32], scores: &mut [Lanes]) {
-    pass::<true>(rows, table, labels, scores);
+fn avx2(rows: Rows<'_>, selected: &[u32], table: Table<'_>, found: &mut [Found], scores: &mut [Lanes]) {
+    pass::<true>(rows, selected, table, found, scores);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-fn avx512(rows: Rows<'_>, table: Table<'_>, labels: &mut [u32], scores: &mut [Lanes]) {
-    pass::<true>(rows, table, labels, scores);
+fn avx512(rows: Rows<'_>, selected: &[u32], table: Table<'_>, found: &mut [Found], scores: &mut [Lanes]) {
+    pass::<true>(rows, selected, table, found, scores);
 }
 
 // The loops below index slices and use no iterators that give tuples: calls that return aggregates are not inlined
 // into functions that are compiled for another instruction set than they are.
 
 #[inline(always)]
-fn pass<const FUSED: bool>(rows: Rows<'_>, table: Table<'_>, labels: &mut [u32], scores: &mut [Lanes]) {
+fn pass<const FUSED: bool>(
+    rows: Rows<'_>,
+    selected: &[u32],
+    table: Table<'_>,
+    found: &mut [Found],
+    scores: &mut [Lanes],
+) {
     match rows {
         Rows::Sparse { offsets, indices, values, reach } => {
             let scores = &mut scores[..table.norms.len()];
-            for row in 0..labels.len() {
+            for i in 0..selected.len() {
+                let row = selected[i] as usize;
                 let range = offsets[row]..offsets[row + 1];
                 score_sparse::<FUSED>(&indices[range.clone()], &values[range], table, scores);
-                labels[row] = lowest(scores, table, reach[row]);
+                found[i] = lowest(scores, table, reach[row]);
             }
         }
         Rows::Dense { values, reach } => {
-            let mut row = 0;
-            while row < labels.len() {
-                let values = &values[row * table.n_features..];
-                let tile = if labels.len() - row < TILE_ROWS {
-                    score_tile::<FUSED, 1>(values, table, scores);
+            let mut i = 0;
+            while i < selected.len() {
+                let tile = if selected.len() - i < TILE_ROWS {
+                    score_tile::<FUSED, 1>(values, &selected[i..], table, scores);
                     1
                 } else {
-                    score_tile::<FUSED, TILE_ROWS>(values, table, scores);
+                    score_tile::<FUSED, TILE_ROWS>(values, &selected[i..], table, scores);
                     TILE_ROWS
                 };
-                for i in 0..tile {
-                    let scores = &scores[i * table.norms.len()..(i + 1) * table.norms.len()];
-                    labels[row + i] = lowest(scores, table, reach[row + i]);
+                for row in i..i + tile {
+                    let scores = &scores[(row - i) * table.norms.len()..(row - i + 1) * table.norms.len()];
+                    found[row] = lowest(scores, table, reach[selected[row] as usize]);
                 }
-                row += tile;
+                i += tile;
             }
         }
     }
@@ -195,7 +238,7 @@ fn multiply_add<const FUSED: bool>(x: f32, c: f32, sum: f32) -> f32 {
 fn score_sparse<const FUSED: bool>(indices: &[u32], values: &[f32], table: Table<'_>, scores: &mut [Lanes]) {
     let values = &values[..indices.len()];
     for group in 0..table.norms.len() {
-        let columns = &table.columns[group * table.n_features..(group + 1) * table.n_features];
+        let columns = table.group(group);
         let mut products = [0.0; LANES];
         for i in 0..indices.len() {
             let (x, column) = (values[i], &columns[indices[i] as usize]);
@@ -209,16 +252,22 @@ fn score_sparse<const FUSED: bool>(indices: &[u32], values: &[f32], table: Table
     }
 }
 
-/// The same for `ROWS` dense rows; scores are `(ROWS, n_groups)`.
+/// The same for the first `ROWS` dense rows that are selected; scores are `(ROWS, n_groups)`.
 #[inline(always)]
-fn score_tile<const FUSED: bool, const ROWS: usize>(values: &[f32], table: Table<'_>, scores: &mut [Lanes]) {
+fn score_tile<const FUSED: bool, const ROWS: usize>(
+    values: &[f32],
+    selected: &[u32],
+    table: Table<'_>,
+    scores: &mut [Lanes],
+) {
     let n_groups = table.norms.len();
     let mut rows = [values; ROWS];
     for row in 0..ROWS {
-        rows[row] = &values[row * table.n_features..(row + 1) * table.n_features];
+        let start = selected[row] as usize * table.n_features;
+        rows[row] = &values[start..start + table.n_features];
     }
     for group in 0..n_groups {
-        let columns = &table.columns[group * table.n_features..(group + 1) * table.n_features];
+        let columns = table.group(group);
         let mut products = [[0.0; LANES]; ROWS];
         for feature in 0..table.n_features {
             for row in 0..ROWS {
@@ -236,44 +285,63 @@ fn score_tile<const FUSED: bool, const ROWS: usize>(values: &[f32], table: Table
     }
 }
 
-/// The lowest score.
+/// The lowest score and the next.
 #[inline(always)]
-fn least(scores: &[Lanes]) -> f32 {
-    let mut lanes = [f32::INFINITY; LANES];
+fn least_two(scores: &[Lanes]) -> [f32; 2] {
+    let (mut first, mut second) = ([f32::INFINITY; LANES], [f32::INFINITY; LANES]);
     for group in scores {
         for lane in 0..LANES {
-            lanes[lane] = if group[lane] < lanes[lane] { group[lane] } else { lanes[lane] };
+            let score = group[lane];
+            let loser = if score < first[lane] { first[lane] } else { score };
+            first[lane] = if score < first[lane] { score } else { first[lane] };
+            second[lane] = if loser < second[lane] { loser } else { second[lane] };
         }
     }
-    let mut best = lanes[0];
-    for lane in 1..LANES {
-        best = if lanes[lane] < best { lanes[lane] } else { best };
+    // Halves are folded onto each other: lane by lane, each step would wait for the one before.
+    fold::<{ LANES / 2 }>(&mut first, &mut second);
+    fold::<{ LANES / 4 }>(&mut first, &mut second);
+    fold::<{ LANES / 8 }>(&mut first, &mut second);
+    fold::<{ LANES / 16 }>(&mut first, &mut second);
+    [first[0], second[0]]
+}
+
+/// Lanes `HALF..2 * HALF` onto the first ones.
+#[inline(always)]
+fn fold<const HALF: usize>(first: &mut Lanes, second: &mut Lanes) {
+    for lane in 0..HALF {
+        let (a, b) = (first[lane], first[lane + HALF]);
+        let loser = if a < b { b } else { a };
+        let next = if second[lane] < second[lane + HALF] { second[lane] } else { second[lane + HALF] };
+        first[lane] = if a < b { a } else { b };
+        second[lane] = if loser < next { loser } else { next };
     }
-    best
 }
 
 /// The highest score that may belong to the nearest cluster; not finite where nothing is known.
 #[inline(always)]
-fn bound(best: f32, table: Table<'_>, reach: f32) -> f32 {
+pub(super) fn bound(best: f32, table: Table<'_>, reach: f32) -> f32 {
     best + (reach * table.margin.0 + table.margin.1)
 }
 
 /// The cluster with the lowest score, when no other lies within the margin.
 #[inline(always)]
-fn lowest(scores: &[Lanes], table: Table<'_>, reach: f32) -> u32 {
-    let bound = bound(least(scores), table, reach);
-    let (mut hits, mut groups) = ([0_u32; LANES], [0_u32; LANES]);
+fn lowest(scores: &[Lanes], table: Table<'_>, reach: f32) -> Found {
+    let [best, next] = least_two(scores);
+    let bound = bound(best, table, reach);
+    // False for NaN as well.
+    if !(next > bound && bound < f32::INFINITY) {
+        return Found { label: UNDECIDED, scores: [best, next] };
+    }
+    let mut labels = [0_u32; LANES];
     for group in 0..scores.len() {
         for lane in 0..LANES {
-            let hit = scores[group][lane] <= bound;
-            hits[lane] += u32::from(hit);
-            groups[lane] = if hit { group as u32 } else { groups[lane] };
+            let is_best = scores[group][lane] == best;
+            labels[lane] = if is_best { (group * LANES + lane) as u32 } else { labels[lane] };
         }
     }
-    let (mut n, mut label) = (0, 0);
+    let mut label = 0;
     for lane in 0..LANES {
-        n += hits[lane];
-        label |= hits[lane] * (groups[lane] * LANES as u32 + lane as u32);
+        label |= labels[lane];
     }
-    if n == 1 && bound < f32::INFINITY { label } else { UNDECIDED }
+    Found { label, scores: [best, next] }
 }

@@ -87,6 +87,12 @@ impl Changed {
         Self { cluster, features: None }
     }
 
+    /// Those of a centre that was zero before.
+    pub(super) fn non_zeros_of(cluster: usize, centre: &[f64]) -> Self {
+        let features = (0_u32..).zip(centre).filter(|(_, c)| **c != 0.0).map(|(feature, _)| feature);
+        Self { cluster, features: Some(features.collect()) }
+    }
+
     pub(super) fn for_each_feature(&self, n_features: usize, mut each: impl FnMut(usize)) {
         match &self.features {
             Some(features) => features.iter().for_each(|&feature| each(feature as usize)),
@@ -117,6 +123,8 @@ pub struct Lloyd {
     centroids: Centroids,
     clusters: Vec<Cluster>,
     changed: Vec<Changed>,
+    /// ‖c − c'‖² of each cluster in the last iteration.
+    squared_shifts: Vec<f64>,
     history: Vec<IterationStats>,
     done: bool,
 }
@@ -127,7 +135,17 @@ impl Lloyd {
         let cluster = Cluster { sum: ClusterSum::default(), squared_norm: 0.0, squared_way: 0.0, is_foreign: true };
         let clusters = vec![cluster; init.n_clusters()];
         let done = params.max_iter == 0;
-        Self { params, scale, spread, centroids: init, clusters, changed: vec![], history: vec![], done }
+        Self {
+            params,
+            scale,
+            spread,
+            centroids: init,
+            clusters,
+            changed: vec![],
+            squared_shifts: vec![],
+            history: vec![],
+            done,
+        }
     }
 
     pub fn centroids(&self) -> &Centroids {
@@ -137,6 +155,11 @@ impl Lloyd {
     /// The centres that the last iteration moved.
     pub fn changed(&self) -> &[Changed] {
         &self.changed
+    }
+
+    /// The squares of the ways that the last iteration moved the centres by.
+    pub fn squared_shifts(&self) -> &[f64] {
+        &self.squared_shifts
     }
 
     pub fn scale(&self) -> &FixedPoint {
@@ -177,6 +200,7 @@ impl Lloyd {
         let inertia = self.clusters.iter().fold(self.spread.total, gain).max(0.0);
         self.relocate(&relocations, &before, &mut shifts);
         let squared_shift = shifts.iter().fold(0.0, |sum, shift| sum + shift);
+        self.squared_shifts = shifts;
         let weight = self.clusters.iter().map(|cluster| cluster.sum.weight as u64).sum();
         self.history.push(IterationStats {
             iteration: self.history.len() + 1,
@@ -278,16 +302,23 @@ impl Cluster {
             };
             squared_norm += from_all * from_all;
             squared_way += way * way;
+            mean != 0.0 || before != 0.0
         };
         let features = if std::mem::take(&mut self.is_foreign) {
             let mut sums = self.sum.iter().peekable();
+            let mut features = vec![];
             for feature in 0..scale.n_features() {
                 let sum = sums.next_if(|(next, _)| *next == feature).map_or(0, |(_, sum)| sum);
+                if take(feature, sum) {
+                    features.push(feature as u32);
+                }
+            }
+            // The zeros of a dense centre are coordinates like others.
+            spread.mean.is_empty().then_some(features)
+        } else {
+            for (feature, sum) in self.sum.iter() {
                 take(feature, sum);
             }
-            None
-        } else {
-            self.sum.iter().for_each(|(feature, sum)| take(feature, sum));
             Some(self.sum.features().to_vec())
         };
         (self.squared_norm, self.squared_way) = (squared_norm, squared_way);

@@ -14,11 +14,14 @@
 //! [`in_place`] does all of it over blocks in memory; on a cluster the passes are tasks.
 
 mod assign;
+mod bounds;
 mod centroids;
 mod fixed_point;
 mod frame;
 pub mod in_place;
 mod kernel;
+#[cfg(target_arch = "x86_64")]
+mod kernel_avx2;
 mod lloyd;
 mod partial;
 mod reference;
@@ -27,7 +30,8 @@ mod seeding;
 mod sums;
 mod table;
 
-pub use assign::{Assignment, Cancel, Move, NO_CLUSTER, assignments, farthest, moments, reassign, summarize};
+pub use assign::{Assignment, Cancel, Move, NO_CLUSTER, assignments, farthest, moments, summarize};
+pub use bounds::Drift;
 pub use centroids::Centroids;
 pub use fixed_point::{FixedPoint, Profile};
 pub use frame::{Frame, Image};

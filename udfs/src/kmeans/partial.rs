@@ -14,11 +14,13 @@ pub struct Partial {
     pub n_points: u64,
     /// Rows that changed their cluster.
     pub n_moved: u64,
+    /// Rows that were left where they are without being scored against all centres.
+    pub n_skipped: u64,
 }
 
 impl Partial {
     pub fn zeros(n_clusters: usize) -> Self {
-        Self { changes: vec![ClusterSum::default(); n_clusters], n_points: 0, n_moved: 0 }
+        Self { changes: vec![ClusterSum::default(); n_clusters], n_points: 0, n_moved: 0, n_skipped: 0 }
     }
 
     /// What `moves` of rows of `points` change.
@@ -34,7 +36,7 @@ impl Partial {
             ClusterSum::of_rows(scale, density, rows, scratch)
         };
         let changes = (0..n_clusters).into_par_iter().map_init(SumScratch::default, change).collect();
-        Self { changes, n_points: points.len() as u64, n_moved: moves.len() as u64 }
+        Self { changes, n_points: points.len() as u64, n_moved: moves.len() as u64, n_skipped: 0 }
     }
 
     pub fn n_clusters(&self) -> usize {
@@ -46,6 +48,7 @@ impl Partial {
         self.changes.par_iter_mut().zip(&other.changes).for_each(|(sum, x)| sum.merge(x));
         self.n_points += other.n_points;
         self.n_moved += other.n_moved;
+        self.n_skipped += other.n_skipped;
     }
 }
 

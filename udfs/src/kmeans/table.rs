@@ -3,9 +3,12 @@
 use rayon::prelude::*;
 
 use super::frame::{Frame, Image};
-use super::kernel::{self, LANES, Lanes, UNDECIDED};
+use super::kernel::{self, Found, LANES, Lanes, UNDECIDED};
 use super::{Centroids, Changed, reference};
-use crate::matrix::{Row, Rows};
+use crate::matrix::{Density, Row, Rows};
+
+/// Centres that moved get a table of their own when that has at most one group for so many of all.
+const MOVED_GROUPS_SHARE: usize = 2;
 
 /// Centres for kernels, `f32` and transposed so that a feature's coordinates of all clusters of a group lie together,
 /// and beside them the centres themselves, for reference arithmetic.
@@ -16,6 +19,18 @@ pub struct CentroidTable {
     /// ‖c‖².
     squared_norms: Vec<f64>,
     groups: Groups,
+    /// The centres that the last update moved, by themselves; none where they are not few.
+    moved: Option<Moved>,
+}
+
+/// Some of the centres.
+#[derive(Debug, Clone)]
+struct Moved {
+    groups: Groups,
+    /// Whether each of all clusters is among them.
+    is_moved: Vec<bool>,
+    /// What was written to `groups`.
+    changed: Vec<Changed>,
 }
 
 /// What the kernels read.
@@ -27,6 +42,8 @@ struct Groups {
     /// `(n_groups)`.
     norms: Vec<Lanes>,
     margin: (f32, f32),
+    /// A coordinate that is not zero is zero as `f32`.
+    coordinates_vanish: bool,
 }
 
 /// Buffers for rows that are looked up one by one.
@@ -41,15 +58,13 @@ impl CentroidTable {
     pub fn new(centroids: Centroids, frame: Frame) -> Self {
         let (k, d) = (centroids.n_clusters(), centroids.n_features());
         let n_groups = k.div_ceil(LANES);
-        let groups = Groups {
-            n_features: d,
-            columns: vec![[0.0; LANES]; n_groups * d],
-            norms: vec![[f32::INFINITY; LANES]; n_groups],
-            margin: (0.0, 0.0),
+        let groups = Groups::new(n_groups, d);
+        let changed: Vec<Changed> = match frame.density() {
+            Density::Dense => (0..k).map(Changed::all_of).collect(),
+            Density::Sparse => (0..k).map(|j| Changed::non_zeros_of(j, centroids.centre(j))).collect(),
         };
-        let mut table = Self { frame, centroids, squared_norms: vec![0.0; k], groups };
-        let all: Vec<Changed> = (0..k).map(Changed::all_of).collect();
-        table.fill(&all);
+        let mut table = Self { frame, centroids, squared_norms: vec![0.0; k], groups, moved: None };
+        table.fill(&changed);
         table
     }
 
@@ -60,11 +75,40 @@ impl CentroidTable {
             change.for_each_feature(to.len(), |feature| to[feature] = from[feature]);
         }
         self.fill(changed);
+        self.set_moved_apart(changed);
+    }
+
+    /// Puts the centres that moved into a small table of their own, where it is worth it.
+    fn set_moved_apart(&mut self, changed: &[Changed]) {
+        let n_groups = changed.len().div_ceil(LANES);
+        if n_groups * MOVED_GROUPS_SHARE > self.groups.norms.len() {
+            self.moved = None;
+            return;
+        }
+        let k = self.n_clusters();
+        let (frame, centroids) = (&self.frame, &self.centroids);
+        let moved = self.moved.get_or_insert_with(|| Moved {
+            groups: Groups::new(0, centroids.n_features()),
+            is_moved: vec![],
+            changed: vec![],
+        });
+        moved.clear();
+        moved.groups.grow(n_groups);
+        moved.is_moved = vec![false; k];
+        changed.iter().for_each(|change| moved.is_moved[change.cluster] = true);
+        moved.groups.margin = self.groups.margin;
+        moved.changed = changed.to_vec();
+        let by_group = moved.groups.columns.par_chunks_mut(centroids.n_features()).zip(&mut moved.groups.norms);
+        by_group.zip(changed.par_chunks(LANES)).for_each(|((columns, norms), changed)| {
+            for (lane, change) in changed.iter().enumerate() {
+                write_lane(frame, centroids.centre(change.cluster), change, columns, norms, lane);
+            }
+        });
     }
 
     /// Writes the columns and norms of clusters whose centres have changed.
     fn fill(&mut self, changed: &[Changed]) {
-        let Self { frame, centroids, squared_norms, groups } = self;
+        let Self { frame, centroids, squared_norms, groups, .. } = self;
         for change in changed {
             let centre = centroids.centre(change.cluster);
             let mut squared = 0.0;
@@ -72,21 +116,20 @@ impl CentroidTable {
             squared_norms[change.cluster] = squared;
         }
         let by_group = groups.columns.par_chunks_mut(groups.n_features).zip(&mut groups.norms).enumerate();
-        by_group.for_each(|(group, (columns, norms))| {
+        let vanish = by_group.map(|(group, (columns, norms))| {
+            let mut vanishes = false;
             for change in changed.iter().filter(|change| change.cluster / LANES == group) {
                 let (lane, centre) = (change.cluster % LANES, centroids.centre(change.cluster));
-                let mut squared = 0.0;
-                change.for_each_feature(centre.len(), |feature| {
-                    let c = frame.value(feature, centre[feature]);
-                    squared += c * c;
-                    columns[feature][lane] = c as f32;
-                });
-                norms[lane] = squared as f32;
+                vanishes |= write_lane(frame, centre, change, columns, norms, lane);
             }
+            vanishes
         });
+        groups.coordinates_vanish |= vanish.reduce(|| false, |a, b| a | b);
         let largest = groups.norms.as_flattened()[..squared_norms.len()].iter().fold(0.0_f32, |max, x| max.max(*x));
         // The norms were rounded to f32, by less than this.
-        groups.margin = frame.margin(libm::sqrt(f64::from(largest) * (1.0 + f64::from(f32::EPSILON))));
+        let margin = frame.margin(libm::sqrt(f64::from(largest) * (1.0 + f64::from(f32::EPSILON))));
+        // Scores of earlier iterations are compared with those of this one.
+        groups.margin = (groups.margin.0.max(margin.0), groups.margin.1.max(margin.1));
     }
 
     pub fn n_clusters(&self) -> usize {
@@ -113,11 +156,11 @@ impl CentroidTable {
     pub fn nearest(&self, row: Row<'_>, scratch: &mut Scratch) -> (usize, f64) {
         scratch.image.clear();
         scratch.image.push(row, &self.frame);
-        let mut label = [UNDECIDED];
+        let mut found = [Found::default()];
         let offsets = [0, row.values.len()];
         let rows = scratch.image.of_row(row, &offsets);
-        kernel::nearest(rows, self.groups.table(), &mut label, &mut scratch.scores);
-        let best = match label[0] {
+        kernel::nearest(rows, &[0], self.groups.table(), &mut found, &mut scratch.scores);
+        let best = match found[0].label {
             UNDECIDED => self.decide(row, rows, &mut scratch.scores, &mut scratch.candidates),
             cluster => cluster as usize,
         };
@@ -126,25 +169,102 @@ impl CentroidTable {
 
     /// The nearest cluster of every row in `range`, in order.
     pub(super) fn labels(&self, rows: &Rows, image: &Image, range: std::ops::Range<usize>, labels: &mut [u32]) {
-        let mut scores = vec![];
-        let mut candidates = vec![];
-        kernel::nearest(image.range(rows, range.clone()), self.groups.table(), labels, &mut scores);
-        for (i, label) in range.zip(labels).filter(|(_, label)| **label == UNDECIDED) {
-            let row = rows.row(i);
-            let one = image.range(rows, i..i + 1);
-            *label = self.decide(row, one, &mut scores, &mut candidates) as u32;
+        let all: Vec<u32> = (0..range.len() as u32).collect();
+        let mut found = vec![Found::default(); range.len()];
+        self.find(rows, image, range, &all, &mut found, |_, _| {});
+        labels.iter_mut().zip(&found).for_each(|(label, found)| *label = found.label);
+    }
+
+    /// The nearest cluster of every row that `selected` names, counted from the start of `range`. Tells `each` by its
+    /// place in `selected` whether the row was decided by its scores.
+    pub(super) fn find(
+        &self,
+        rows: &Rows,
+        image: &Image,
+        range: std::ops::Range<usize>,
+        selected: &[u32],
+        found: &mut [Found],
+        mut each: impl FnMut(usize, bool),
+    ) {
+        let (mut scores, mut candidates) = (vec![], vec![]);
+        kernel::nearest(image.range(rows, range.clone()), selected, self.groups.table(), found, &mut scores);
+        for (i, found) in found.iter_mut().enumerate() {
+            let is_decided = found.label != UNDECIDED;
+            if !is_decided {
+                let row = range.start + selected[i] as usize;
+                let one = image.range(rows, row..row + 1);
+                found.label = self.decide(rows.row(row), one, &mut scores, &mut candidates) as u32;
+            }
+            each(i, is_decided);
         }
+    }
+
+    /// Whether the last update moved few centres, so that rows of others need not be scored against all.
+    pub(super) fn has_few_moved(&self) -> bool {
+        self.moved.is_some()
+    }
+
+    /// Whether the last update moved the centre of this cluster.
+    pub(super) fn is_moved(&self, cluster: u32) -> bool {
+        self.moved.as_ref().is_none_or(|moved| moved.is_moved[cluster as usize])
+    }
+
+    /// For every row that `selected` names, whether each of the centres that moved is farther than one whose score is
+    /// `own`, beyond doubt.
+    pub(super) fn are_farther(
+        &self,
+        rows: &Rows,
+        image: &Image,
+        range: std::ops::Range<usize>,
+        selected: &[u32],
+        own: impl Fn(u32) -> f32,
+    ) -> Vec<bool> {
+        let Some(moved) = &self.moved else { return vec![false; selected.len()] };
+        let mut found = vec![Found::default(); selected.len()];
+        let (factor, rest) = moved.groups.margin;
+        kernel::nearest(image.range(rows, range.clone()), selected, moved.groups.table(), &mut found, &mut vec![]);
+        let is_farther = |(found, &i): (&Found, &u32)| {
+            let (_, reach) = image.squared_norm_and_reach(range.start + i as usize);
+            found.scores[0] > own(i) + (reach * factor + rest)
+        };
+        found.iter().zip(selected).map(is_farther).collect()
+    }
+
+    /// The squares of the distances in the frame to the nearest centre, at most, and to every other, at least, by the
+    /// scores of a row of `image`.
+    pub(super) fn squared_bounds(&self, image: &Image, row: usize, scores: [f32; 2]) -> (f64, f64) {
+        let (squared_norm, reach) = image.squared_norm_and_reach(row);
+        let squared_norm = f64::from(squared_norm);
+        let (factor, rest) = self.groups.margin;
+        // Twice what each score may err by, and the rounding of the norm.
+        let error = f64::from(reach * factor + rest) + squared_norm * f64::from(f32::EPSILON);
+        (f64::from(scores[0]) + squared_norm + error, f64::from(scores[1]) + squared_norm - error)
     }
 
     /// The nearest cluster by reference arithmetic, among those that the kernel's scores leave.
     fn decide(&self, row: Row<'_>, one: kernel::Rows<'_>, scores: &mut Vec<Lanes>, candidates: &mut Vec<u32>) -> usize {
         kernel::candidates(one, self.groups.table(), self.n_clusters(), scores, candidates);
-        let scores = candidates.iter().map(|&cluster| {
+        let score = |&cluster: &u32| {
             let cluster = cluster as usize;
-            (cluster, reference::score(row, self.centroids.centre(cluster), self.squared_norms[cluster]))
-        });
+            let centre = self.centroids.centre(cluster);
+            let score = match row.density {
+                Density::Sparse if self.is_apart(row, cluster) => self.squared_norms[cluster],
+                _ => reference::score(row, centre, self.squared_norms[cluster]),
+            };
+            (cluster, score)
+        };
+        let scores = candidates.iter().map(score);
         let lowest = |best: (usize, f64), next: (usize, f64)| if next.1 < best.1 { next } else { best };
         scores.fold((0, f64::INFINITY), lowest).0
+    }
+
+    /// Whether a sparse row and a centre have no feature in common, so that their product is zero. Most rows that are
+    /// too close to call are of this kind: they lie apart from several centres of the same norm. It is read from the
+    /// columns, where the coordinates of neighbouring clusters lie together.
+    fn is_apart(&self, row: Row<'_>, cluster: usize) -> bool {
+        let columns = &self.groups.columns[cluster / LANES * self.groups.n_features..][..self.groups.n_features];
+        !self.groups.coordinates_vanish
+            && row.indices.iter().all(|&feature| columns[feature as usize][cluster % LANES] == 0.0)
     }
 
     /// ‖x − c‖² in reference arithmetic.
@@ -153,7 +273,55 @@ impl CentroidTable {
     }
 }
 
+/// Writes one centre; true when a coordinate that is not zero becomes zero.
+fn write_lane(
+    frame: &Frame,
+    centre: &[f64],
+    change: &Changed,
+    columns: &mut [Lanes],
+    norms: &mut Lanes,
+    lane: usize,
+) -> bool {
+    let (mut squared, mut vanishes) = (0.0, false);
+    change.for_each_feature(centre.len(), |feature| {
+        let c = frame.value(feature, centre[feature]);
+        squared += c * c;
+        columns[feature][lane] = c as f32;
+        vanishes |= c != 0.0 && c as f32 == 0.0;
+    });
+    norms[lane] = squared as f32;
+    vanishes
+}
+
+impl Moved {
+    /// Makes all columns zero again.
+    fn clear(&mut self) {
+        let n_features = self.groups.n_features;
+        for (i, change) in self.changed.drain(..).enumerate() {
+            let columns = &mut self.groups.columns[i / LANES * n_features..][..n_features];
+            change.for_each_feature(n_features, |feature| columns[feature][i % LANES] = 0.0);
+        }
+    }
+}
+
 impl Groups {
+    fn new(n_groups: usize, n_features: usize) -> Self {
+        Self {
+            n_features,
+            columns: vec![[0.0; LANES]; n_groups * n_features],
+            norms: vec![[f32::INFINITY; LANES]; n_groups],
+            margin: (0.0, 0.0),
+            coordinates_vanish: false,
+        }
+    }
+
+    /// As many groups without any cluster; columns are zero.
+    fn grow(&mut self, n_groups: usize) {
+        self.columns.resize(n_groups * self.n_features, [0.0; LANES]);
+        self.norms.clear();
+        self.norms.resize(n_groups, [f32::INFINITY; LANES]);
+    }
+
     fn table(&self) -> kernel::Table<'_> {
         kernel::Table { columns: &self.columns, norms: &self.norms, n_features: self.n_features, margin: self.margin }
     }
@@ -163,7 +331,6 @@ impl Groups {
 mod tests {
     use super::*;
     use crate::kmeans::kernel::InstructionSet;
-    use crate::matrix::Density;
 
     /// Goal: every instruction set gives the labels of reference arithmetic, or none. Method: each on rows of both
     /// densities, of widths around the sizes that kernels work with, against all scores in reference arithmetic.
@@ -186,10 +353,12 @@ mod tests {
                 let image = Image::new(&rows, table.frame());
                 let expected: Vec<u32> = (0..rows.n_rows()).map(|i| reference_label(&table, rows.row(i))).collect();
                 for set in InstructionSet::available() {
-                    let mut labels = vec![0; rows.n_rows()];
+                    let all: Vec<u32> = (0..rows.n_rows() as u32).collect();
+                    let mut found = vec![Found::default(); rows.n_rows()];
                     let mut scores = table.groups.table().scores();
-                    set.nearest(image.range(&rows, 0..rows.n_rows()), table.groups.table(), &mut labels, &mut scores);
-                    for (i, (label, expected)) in labels.iter().zip(&expected).enumerate() {
+                    let rows = image.range(&rows, 0..rows.n_rows());
+                    set.nearest(rows, &all, table.groups.table(), &mut found, &mut scores);
+                    for (i, (Found { label, .. }, expected)) in found.iter().zip(&expected).enumerate() {
                         assert!(
                             label == expected || *label == UNDECIDED,
                             "{set:?}, k = {k}, d = {d}, {density:?}, row {i}"

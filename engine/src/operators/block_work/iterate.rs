@@ -60,7 +60,7 @@ pub(super) async fn assign(task: Task, fit: &str, run: usize, iteration: usize) 
             Ok(resident)
         };
         let mut residents = blocks.par_iter().zip(labels).map(resident).collect::<Result<Vec<_>>>()?;
-        let partial = in_place::pass(&mut residents, &table, &arithmetic.scale, cancel).ok_or_else(cancelled)?;
+        let partial = in_place::pass(&mut residents, &table, &arithmetic.scale, None, cancel).ok_or_else(cancelled)?;
         for (block, resident) in blocks.iter().zip(residents) {
             block.keep_labels(run, iteration, resident.into_labels());
         }

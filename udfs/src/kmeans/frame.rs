@@ -154,11 +154,6 @@ impl Image {
         (self.squared_norms[row], self.reach[row])
     }
 
-    /// Bytes held in memory.
-    pub fn memory_bytes(&self) -> usize {
-        size_of_val(&self.values[..]) + size_of_val(&self.reach[..]) + size_of_val(&self.squared_norms[..])
-    }
-
     /// The only row of this image, which is that of `row`. `offsets` are zero and the number of its values.
     pub(super) fn of_row<'a>(&'a self, row: Row<'a>, offsets: &'a [usize; 2]) -> kernel::Rows<'a> {
         match self.density {

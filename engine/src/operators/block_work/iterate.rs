@@ -39,6 +39,7 @@ pub(super) async fn assign(task: Task, fit: &str, run: usize, iteration: usize) 
     let services = &task.services;
     let arithmetic = services.arithmetic(fit).await?;
     let table = services.table(fit, &centroids_key(run, iteration)).await?;
+    let n_features = table.centroids().n_features();
     let blocks = task.blocks().await?;
     let before = iteration.checked_sub(1);
     let labels: Vec<Option<Vec<u32>>> =
@@ -67,7 +68,6 @@ pub(super) async fn assign(task: Task, fit: &str, run: usize, iteration: usize) 
         Ok(partial)
     })
     .await?;
-    let n_features = task.services.profile(fit).await?.n_features();
     Ok(result_row(&task, partial.n_points, &encode_partial(n_features, &partial)))
 }
 

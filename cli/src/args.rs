@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::plot::Picture;
+
 /// Covey: SQL and clustering over a data lake, on this machine or on a cluster.
 #[derive(Debug, Parser)]
 #[command(name = "covey", version)]
@@ -30,6 +32,21 @@ pub enum Command {
     Sql {
         /// The statement.
         statement: Option<String>,
+        #[command(flatten)]
+        connection: Connection,
+        #[command(flatten)]
+        display: Display,
+    },
+    /// Draw a picture of a model, as SVG and as PNG.
+    Plot {
+        /// What is drawn.
+        #[arg(value_enum)]
+        picture: Picture,
+        /// The model.
+        model: String,
+        /// Where to write, without extension; MODEL-PICTURE in this directory where not given.
+        #[arg(long)]
+        out: Option<PathBuf>,
         #[command(flatten)]
         connection: Connection,
         #[command(flatten)]

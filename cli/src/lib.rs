@@ -8,6 +8,7 @@ mod client;
 mod collect;
 mod embedded;
 mod output;
+mod plot;
 mod progress;
 mod prompt;
 mod run;

@@ -9,9 +9,10 @@ use clap::Parser;
 use covey_engine::signals::terminated;
 
 use crate::args::{Cli, Command, Connection, Display};
-use crate::client::Client;
+use crate::client::{Answer, Client};
 use crate::collect::collect;
 use crate::embedded::Embedded;
+use crate::plot::plot;
 use crate::prompt::prompt;
 use crate::script::{split, substitute};
 use crate::{output, progress};
@@ -73,6 +74,10 @@ pub async fn main() -> ExitCode {
         }
         Command::Sql { statement: None, connection, display } => {
             with_session(&connection, &display, async |session| prompt(session, &display).await).await
+        }
+        Command::Plot { picture, model, out, connection, display } => {
+            with_session(&connection, &display, async |session| plot(session, picture, &model, out.as_deref()).await)
+                .await
         }
         Command::Collect { to, storage } => match collect(&to, storage.config()).await {
             Ok(written) => {
@@ -141,6 +146,14 @@ async fn with_session(
 }
 
 impl Session {
+    /// The rows of a statement.
+    pub async fn query(&self, sql: &str) -> Result<Answer, Failure> {
+        tokio::select! {
+            answer = self.client.execute(sql) => Ok(answer?),
+            _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
+        }
+    }
+
     /// Runs a statement, shows its progress and its rows, and says how many there were. Ctrl-C cancels it.
     pub async fn execute(&self, sql: &str, display: &Display) -> Result<usize, Failure> {
         let showing = async {

@@ -46,6 +46,12 @@ impl HeldBlock {
         kept.map(|labels| labels.clusters)
     }
 
+    /// The clusters that `iteration` of `run` gave the rows, if they are here.
+    pub fn labels(&self, run: usize, iteration: usize) -> Option<Vec<u32>> {
+        let labels = self.labels.lock();
+        labels.get(&run).filter(|labels| labels.iteration == iteration).map(|labels| labels.clusters.clone())
+    }
+
     /// Keeps the clusters that `iteration` of `run` gave the rows; earlier runs are over.
     pub fn keep_labels(&self, run: usize, iteration: usize, clusters: Vec<u32>) {
         let mut labels = self.labels.lock();

@@ -4,6 +4,7 @@
 //! prepare    the query, equal rows collapsed ............... files of documents (text) or blocks (numbers)
 //! vectorize  text only: terms counted, vocabulary, TF-IDF .. blocks
 //! iterate    seed, then pass after pass over the blocks .... centroids     (local: all of it as one task)
+//!            n_clusters 'auto': for every k, and the elbow
 //! finish     sizes, inertia, examples ...................... model
 //! ```
 //!
@@ -13,6 +14,7 @@
 mod hub;
 mod iterate;
 mod prepare;
+mod sweep;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,7 +23,7 @@ use covey_engine::models::{Manifest, ModelFeatures, ModelFiles, ModelRegistry, N
 use covey_engine::operators::{BlockWork, BlocksExec, block_source};
 use covey_engine::storage::Directory;
 use covey_engine::user_err;
-use covey_udfs::kmeans::{COORDINATES_MAX, FixedPoint, Profile};
+use covey_udfs::kmeans::{COORDINATES_MAX, FixedPoint, Profile, start_of};
 use covey_udfs::tfidf::Vocabulary;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::error::Result;
@@ -159,6 +161,7 @@ impl Fit<'_> {
                 vocabulary: prepared.vocabulary,
                 clusters: solution.clusters,
                 iterations: solution.iterations,
+                elbow: solution.elbow,
             },
             features: prepared.features,
             n_iter: solution.n_iter,
@@ -171,10 +174,14 @@ impl Fit<'_> {
     }
 
     fn check_coordinates(&self, prepared: &Prepared) -> Result<()> {
-        let (k, d) = (self.options.n_clusters, prepared.profile.n_features());
+        let d = prepared.profile.n_features();
+        let (k, option) = match self.options.elbow {
+            Some(elbow) => (start_of(elbow.k_max), "k_max"),
+            None => (self.options.n_clusters, "n_clusters"),
+        };
         if k.saturating_mul(d) > COORDINATES_MAX {
             return user_err!(
-                "{k} clusters of {d} features have more than the limit of {COORDINATES_MAX} coordinates: lower n_clusters, or set max_features"
+                "{k} clusters of {d} features have more than the limit of {COORDINATES_MAX} coordinates: lower {option}, or set max_features"
             );
         }
         Ok(())

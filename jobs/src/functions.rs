@@ -1,4 +1,4 @@
-//! Table functions that read models and the board: `model_clusters`, `model_terms`, `model_iterations`,
+//! Table functions that read models and the board: `model_clusters`, `model_terms`, `model_iterations`, `model_elbow`,
 //! `covey_jobs`. Their rows are made on the scheduler when the query is planned, and are few.
 
 use std::fmt;
@@ -27,7 +27,7 @@ const TERMS_DEFAULT: usize = 10;
 const TERMS_SHOWN: usize = 5;
 
 pub fn register(session: &SessionContext, models: &ModelRegistry, board: &Arc<JobBoard>) {
-    for view in [View::Clusters, View::Terms { n: TERMS_DEFAULT }, View::Iterations] {
+    for view in [View::Clusters, View::Terms { n: TERMS_DEFAULT }, View::Iterations, View::Elbow] {
         let name = view.function();
         session.register_udtf(name, Arc::new(ModelFunction { models: models.clone(), view }));
     }
@@ -40,6 +40,7 @@ enum View {
     Clusters,
     Terms { n: usize },
     Iterations,
+    Elbow,
 }
 
 impl View {
@@ -48,6 +49,7 @@ impl View {
             Self::Clusters => "model_clusters",
             Self::Terms { .. } => "model_terms",
             Self::Iterations => "model_iterations",
+            Self::Elbow => "model_elbow",
         }
     }
 
@@ -72,6 +74,7 @@ impl View {
             Self::Iterations => vec![
                 Field::new("run", DataType::UInt32, false),
                 Field::new("iteration", DataType::UInt32, false),
+                Field::new("clusters", DataType::UInt32, false),
                 Field::new("inertia", DataType::Float64, false),
                 Field::new("squared_shift", DataType::Float64, false),
                 Field::new("empty_clusters", DataType::UInt32, false),
@@ -79,6 +82,14 @@ impl View {
                 Field::new("distinct_rows", DataType::UInt64, false),
                 Field::new("executors", DataType::UInt32, false),
                 Field::new("distinct_rows_by_executor", DataType::Utf8, false),
+            ],
+            Self::Elbow => vec![
+                Field::new("clusters", DataType::UInt32, false),
+                Field::new("inertia", DataType::Float64, false),
+                Field::new("silhouette", DataType::Float64, true),
+                Field::new("davies_bouldin", DataType::Float64, true),
+                Field::new("iterations", DataType::UInt32, false),
+                Field::new("chosen_by", DataType::Utf8, true),
             ],
         };
         Arc::new(Schema::new(fields))
@@ -89,6 +100,7 @@ impl View {
             Self::Clusters => cluster_rows(model),
             Self::Terms { n } => term_rows(model, n),
             Self::Iterations => iteration_rows(model),
+            Self::Elbow => elbow_rows(model)?,
         };
         Ok(RecordBatch::try_new(self.schema(), columns)?)
     }
@@ -139,6 +151,7 @@ fn iteration_rows(model: &Model) -> Vec<ArrayRef> {
     vec![
         Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.run as u32))),
         Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.stats.iteration as u32))),
+        Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.stats.n_clusters as u32))),
         Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.stats.inertia))),
         Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.stats.squared_shift))),
         Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.stats.n_empty as u32))),
@@ -149,7 +162,26 @@ fn iteration_rows(model: &Model) -> Vec<ArrayRef> {
     ]
 }
 
-/// `model_clusters('m')`, `model_terms('m' [, n])`, `model_iterations('m')`.
+fn elbow_rows(model: &Model) -> Result<Vec<ArrayRef>> {
+    let Some(elbow) = &model.files.elbow else {
+        return user_err!(
+            "model {:?} has no elbow: its number of clusters was given; n_clusters 'auto' looks for it",
+            model.manifest.name
+        );
+    };
+    let points = &elbow.points;
+    let chosen = |k: usize| (k == elbow.choice.n_clusters()).then(|| elbow.choice.reason());
+    Ok(vec![
+        Arc::new(UInt32Array::from_iter_values(points.iter().map(|point| point.n_clusters as u32))),
+        Arc::new(Float64Array::from_iter_values(points.iter().map(|point| point.inertia))),
+        Arc::new(Float64Array::from_iter(points.iter().map(|point| point.silhouette))),
+        Arc::new(Float64Array::from_iter(points.iter().map(|point| point.davies_bouldin))),
+        Arc::new(UInt32Array::from_iter_values(points.iter().map(|point| point.n_iter as u32))),
+        Arc::new(StringArray::from_iter(points.iter().map(|point| chosen(point.n_clusters)))),
+    ])
+}
+
+/// `model_clusters('m')`, `model_terms('m' [, n])`, `model_iterations('m')`, `model_elbow('m')`.
 #[derive(Debug)]
 struct ModelFunction {
     models: ModelRegistry,

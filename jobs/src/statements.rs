@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 
-pub use options::{FitOptions, Strategy};
+pub use options::{Elbow, FitOptions, Strategy};
 pub use source::{byte_offset, check_depth, quote_cluster};
 
 /// One statement of ours.
@@ -269,6 +269,8 @@ mod tests {
             ("CREATE MODEL m USING KMEANS OPTIONS (n_cluster 5) AS SELECT 1", "did you mean \"n_clusters\""),
             ("CREATE MODEL m USING KMEANS OPTIONS (n_clusters 0) AS SELECT 1", "n_clusters must be"),
             ("CREATE MODEL m USING KMEANS OPTIONS (n_clusters 5, n_clusters 6) AS SELECT 1", "twice"),
+            ("CREATE MODEL m USING KMEANS OPTIONS (n_clusters 5, k_max 6) AS SELECT 1", "k_max is for n_clusters 'auto'"),
+            ("CREATE MODEL m USING KMEANS OPTIONS (n_clusters auto, k_min 7, k_max 6) AS SELECT 1", "got 7 and 6"),
         ];
         for (sql, expected) in cases {
             let error = parse(sql).unwrap_err().to_string();

@@ -5,6 +5,8 @@
 TF-IDF: for each set of options the vocabulary, idf and every row, on a few hundred generated command lines.
 KMeans: labels, centres, inertia and iterations from given starting centres, with weights, one start that leaves
 clusters empty, and rows that lie far from zero.
+Quality: the Davies-Bouldin index, and the simplified silhouette, which scikit-learn has not, from the distances to its
+centres.
 """
 
 import json
@@ -15,6 +17,7 @@ import numpy as np
 import sklearn
 from sklearn.cluster import KMeans
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.metrics import davies_bouldin_score
 
 WORDS = ["nginx", "worker", "process", "usr", "bin", "java", "server", "Xmx", "config", "etc", "log", "x", "über",
          "sshd", "kworker", "events", "d_e", "postgres", "writer", "lib", "systemd", "agent", "3", "42", "opt"]
@@ -83,8 +86,20 @@ def kmeans():
     return cases
 
 
+def quality():
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(300, 5)) + 3 * rng.integers(0, 5, size=(300, 1))
+    model = KMeans(6, init=x[:6].copy(), n_init=1, max_iter=300, tol=0.0, algorithm="lloyd").fit(x)
+    nearest = np.sort(model.transform(x), axis=1)
+    return {
+        "x": x.tolist(), "init": x[:6].tolist(), "davies_bouldin": davies_bouldin_score(x, model.labels_),
+        "silhouette": float(np.mean((nearest[:, 1] - nearest[:, 0]) / nearest[:, 1])),
+    }
+
+
 if __name__ == "__main__":
     out = pathlib.Path(__file__).with_name("sklearn.json")
-    numbers = {"scikit-learn": sklearn.__version__, "tfidf": tfidf(), "kmeans": kmeans()}
+    numbers = {"scikit-learn": sklearn.__version__, "tfidf": tfidf(), "kmeans": kmeans(),
+               "quality": quality()}
     out.write_text(json.dumps(numbers, ensure_ascii=False, separators=(",", ":")) + "\n")
     print(out, out.stat().st_size, "bytes, scikit-learn", sklearn.__version__)

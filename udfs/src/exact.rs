@@ -1,7 +1,8 @@
 //! Floats in JSON, bit for bit: as the shortest text that reads back the same. JSON numbers are read by many parsers
 //! with an error in the last place, which would break a checksum or let two processes compute with different numbers.
 //!
-//! For fields: `#[serde(with = "covey_udfs::exact")]`, and `covey_udfs::exact::all` for a `Vec<f64>`.
+//! For fields: `#[serde(with = "covey_udfs::exact")]`, `covey_udfs::exact::all` for a `Vec<f64>` and
+//! `covey_udfs::exact::option` for an `Option<f64>`.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serializer};
@@ -27,6 +28,21 @@ pub mod all {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
         let parse = |text: String| text.parse().map_err(|_| D::Error::custom(format!("{text:?} is no number")));
         Vec::<String>::deserialize(deserializer)?.into_iter().map(parse).collect()
+    }
+}
+
+/// The same for a number that may be missing.
+pub mod option {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.map(|value| format!("{value:?}")).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+        let parse = |text: String| text.parse().map_err(|_| D::Error::custom(format!("{text:?} is no number")));
+        Option::<String>::deserialize(deserializer)?.map(parse).transpose()
     }
 }
 

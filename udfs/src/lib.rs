@@ -9,6 +9,8 @@ pub mod matrix;
 #[cfg(test)]
 mod oracle_tests;
 pub mod registry;
+#[cfg(test)]
+mod sweep_tests;
 pub mod text;
 pub mod tfidf;
 mod weight;

@@ -165,6 +165,14 @@ impl Rows {
         Ok(())
     }
 
+    /// Appends a row of a matrix of the same kind.
+    pub fn push_row(&mut self, row: Row<'_>) {
+        debug_assert_eq!(row.density, self.density);
+        self.indices.extend_from_slice(row.indices);
+        self.values.extend_from_slice(row.values);
+        self.offsets.push(self.indices.len());
+    }
+
     pub fn n_rows(&self) -> usize {
         self.offsets.len() - 1
     }
@@ -218,6 +226,12 @@ impl Points {
 
     pub fn is_empty(&self) -> bool {
         self.weights.is_empty()
+    }
+
+    /// Appends a row of the same features.
+    pub fn push(&mut self, row: Row<'_>, weight: u64) {
+        self.rows.push_row(row);
+        self.weights.push(weight);
     }
 
     /// Adds the rows of `other`, which has the same features.

@@ -9,20 +9,20 @@ use serde_json::Value;
 
 use crate::kmeans::{
     self, CentroidTable, Centroids, Drift, FixedPoint, Frame, Image, Init, Lloyd, LloydParams, Partial, Profile,
-    Resident, Spread, in_place,
+    Prospects, Resident, Spread, in_place,
 };
 use crate::matrix::{Density, Points, WEIGHT_ONE};
 use crate::tfidf::{DocumentFrequency, Norm, TfidfParams, Vectorizer, Vocabulary, count_terms};
 
-fn oracle() -> Value {
+pub(crate) fn oracle() -> Value {
     serde_json::from_str(include_str!("../../tests/oracles/sklearn.json")).unwrap()
 }
 
-fn numbers(value: &Value) -> Vec<f64> {
+pub(crate) fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
 }
 
-fn matrix(value: &Value) -> Vec<Vec<f64>> {
+pub(crate) fn matrix(value: &Value) -> Vec<Vec<f64>> {
     value.as_array().unwrap().iter().map(numbers).collect()
 }
 
@@ -84,7 +84,7 @@ fn tfidf_equals_scikit_learn() {
 
 const DENSITIES: [Density; 2] = [Density::Sparse, Density::Dense];
 
-fn points(density: Density, rows: &[Vec<f64>], weights: &[f64]) -> Points {
+pub(crate) fn points(density: Density, rows: &[Vec<f64>], weights: &[f64]) -> Points {
     let mut points = Points::new(density, rows[0].len());
     for (row, weight) in rows.iter().zip(weights) {
         points.rows.push((0..).zip(row.iter().copied())).unwrap();
@@ -93,18 +93,18 @@ fn points(density: Density, rows: &[Vec<f64>], weights: &[f64]) -> Points {
     points
 }
 
-static GO_ON: AtomicBool = AtomicBool::new(false);
+pub(crate) static GO_ON: AtomicBool = AtomicBool::new(false);
 
 /// Blocks of a fit, as an executor holds them.
-struct Fit {
-    scale: FixedPoint,
-    spread: Spread,
-    frame: Frame,
-    blocks: Vec<Resident>,
+pub(crate) struct Fit {
+    pub scale: FixedPoint,
+    pub spread: Spread,
+    pub frame: Frame,
+    pub blocks: Vec<Resident>,
 }
 
 impl Fit {
-    fn new(blocks: &[Points]) -> Self {
+    pub fn new(blocks: &[Points]) -> Self {
         let mut profile = Profile::of(&blocks[0]);
         blocks[1..].iter().for_each(|block| profile.merge(&Profile::of(block)));
         let scale = FixedPoint::new(&profile);
@@ -115,7 +115,15 @@ impl Fit {
         Self { blocks: blocks.iter().map(resident).collect(), scale, spread, frame }
     }
 
-    fn table(&self, centroids: &Centroids) -> CentroidTable {
+    pub fn prospects(&self) -> Prospects {
+        Prospects::new(self.blocks.iter().map(|block| (block.points.clone(), block.image.clone())).collect())
+    }
+
+    pub fn seed(&self, k: usize, init: Init, random_state: u64) -> Centroids {
+        kmeans::seed(self.prospects(), k, init, &self.scale, &self.frame, random_state, &GO_ON).unwrap().unwrap()
+    }
+
+    pub fn table(&self, centroids: &Centroids) -> CentroidTable {
         CentroidTable::new(centroids.clone(), self.frame.clone())
     }
 
@@ -127,8 +135,12 @@ impl Fit {
         in_place::farthest_of(&self.blocks, table, n, &GO_ON).unwrap()
     }
 
-    fn run(&mut self, params: LloydParams, init: Centroids) -> Lloyd {
-        let mut lloyd = Lloyd::new(params, self.scale.clone(), self.spread.clone(), init);
+    pub fn run(&mut self, params: LloydParams, init: Centroids) -> Lloyd {
+        self.finish(Lloyd::new(params, self.scale.clone(), self.spread.clone(), init))
+    }
+
+    /// Iterates to the end of the run.
+    pub fn finish(&mut self, mut lloyd: Lloyd) -> Lloyd {
         in_place::iterate(&mut self.blocks, &mut lloyd, self.frame.clone(), |_| {}, &GO_ON).unwrap();
         lloyd
     }
@@ -171,16 +183,16 @@ fn compare_with_scikit_learn(i: usize, case: &Value, density: Density) {
 }
 
 /// A random number generator for test data.
-struct Random(u64);
+pub(crate) struct Random(pub u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.0 >> 33
     }
 
     /// Rows of mostly zeros and few distinct values, so that ties are common.
-    fn points(&mut self, density: Density, n: usize, d: usize) -> Points {
+    pub fn points(&mut self, density: Density, n: usize, d: usize) -> Points {
         let mut points = Points::new(density, d);
         for _ in 0..n {
             let row: Vec<f64> = (0..d)
@@ -200,7 +212,7 @@ fn dense(points: &Points, i: usize) -> Vec<f64> {
 }
 
 /// Lloyd as one would write it on paper, over dense rows, in the reference arithmetic.
-fn naive_labels(points: &Points, centroids: &Centroids) -> Vec<usize> {
+pub(crate) fn naive_labels(points: &Points, centroids: &Centroids) -> Vec<usize> {
     (0..points.len())
         .map(|i| {
             let row = dense(points, i);
@@ -251,7 +263,7 @@ fn lloyd_equals_naive_lloyd() {
         let points = Random(seed).points(density, 300, 9);
         let k = 2 + seed as usize % 11;
         let mut fit = Fit::new(std::slice::from_ref(&points));
-        let init = kmeans::seed(&[&points], k, Init::KMeansPlusPlus, &fit.scale, seed, &GO_ON).unwrap().unwrap();
+        let init = fit.seed(k, Init::KMeansPlusPlus, seed);
         compare_with_naive_lloyd(&format!("seed {seed}"), &points, &mut fit, init, 8);
     }
 }
@@ -283,7 +295,7 @@ fn compare_with_naive_lloyd(what: &str, points: &Points, fit: &mut Fit, init: Ce
     }
 }
 
-fn naive_inertia(points: &Points, labels: &[usize], centroids: &Centroids) -> f64 {
+pub(crate) fn naive_inertia(points: &Points, labels: &[usize], centroids: &Centroids) -> f64 {
     let squared = |i: usize| -> f64 {
         dense(points, i).iter().zip(centroids.centre(labels[i])).map(|(x, c)| (x - c) * (x - c)).sum()
     };
@@ -350,7 +362,7 @@ fn bounds_skip_rows_and_change_nothing() {
         let points = points(density, &rows, &vec![1.0; rows.len()]);
         let mut with = Fit::new(std::slice::from_ref(&points));
         let mut without = Fit::new(std::slice::from_ref(&points));
-        let init = kmeans::seed(&[&points], 15, Init::Random, &with.scale, seed, &GO_ON).unwrap().unwrap();
+        let init = with.seed(15, Init::Random, seed);
         let mut drift = Drift::new(15, &with.frame);
         let mut table = with.table(&init);
         let params = LloydParams { max_iter: 40, tol: 0.0 };
@@ -371,7 +383,7 @@ fn bounds_skip_rows_and_change_nothing() {
 }
 
 /// Splits points into blocks after turning them around, so that order and grouping are both different.
-fn scattered(points: &Points, n_blocks: usize) -> Vec<Points> {
+pub(crate) fn scattered(points: &Points, n_blocks: usize) -> Vec<Points> {
     let mut blocks = vec![Points::new(points.rows.density(), points.rows.n_features()); n_blocks];
     for i in (0..points.len()).rev() {
         let block = &mut blocks[i * 7 % n_blocks];
@@ -388,13 +400,11 @@ fn nothing_depends_on_order() {
     for (seed, density) in (0..10).zip(DENSITIES.into_iter().cycle()) {
         let points = Random(seed).points(density, 500, 12);
         let blocks = scattered(&points, 1 + seed as usize % 5);
-        let scale = FixedPoint::new(&Profile::of(&points));
-        let parts: Vec<&Points> = blocks.iter().collect();
+        let (one, many) = (Fit::new(std::slice::from_ref(&points)), Fit::new(&blocks));
         for init in [Init::KMeansPlusPlus, Init::Random] {
-            let one = kmeans::seed(&[&points], 8, init, &scale, seed, &GO_ON).unwrap();
-            assert_eq!(one, kmeans::seed(&parts, 8, init, &scale, seed, &GO_ON).unwrap(), "seed {seed}");
+            assert_eq!(one.seed(8, init, seed), many.seed(8, init, seed), "seed {seed}");
         }
-        let init = kmeans::seed(&parts, 8, Init::KMeansPlusPlus, &scale, seed, &GO_ON).unwrap().unwrap();
+        let init = many.seed(8, Init::KMeansPlusPlus, seed);
         let params = LloydParams { max_iter: 5, tol: 0.0 };
         let whole = Fit::new(std::slice::from_ref(&points)).run(params, init.clone());
         for threads in [1, 3] {
@@ -403,7 +413,6 @@ fn nothing_depends_on_order() {
             assert_eq!(parts.centroids(), whole.centroids(), "seed {seed}, {threads} threads");
             assert_eq!(parts.history(), whole.history(), "seed {seed}, {threads} threads");
         }
-        let (one, many) = (Fit::new(std::slice::from_ref(&points)), Fit::new(&blocks));
         let table = one.table(whole.centroids());
         assert_eq!(one.farthest(&table, 3), many.farthest(&table, 3), "seed {seed}");
     }
@@ -417,14 +426,15 @@ fn seeds_are_distinct_rows() {
         (0..points.len()).map(|i| dense(&points, i).iter().map(|x| x.to_bits()).collect()).collect();
     distinct.sort();
     distinct.dedup();
-    let scale = FixedPoint::new(&Profile::of(&points));
+    let fit = Fit::new(std::slice::from_ref(&points));
     for init in [Init::KMeansPlusPlus, Init::Random] {
-        let seeds = kmeans::seed(&[&points], distinct.len(), init, &scale, 1, &GO_ON).unwrap().unwrap();
+        let seeds = fit.seed(distinct.len(), init, 1);
         let mut chosen: Vec<Vec<u64>> =
             (0..distinct.len()).map(|j| seeds.centre(j).iter().map(|x| x.to_bits()).collect()).collect();
         chosen.sort();
         assert_eq!(chosen, distinct);
-        let error = kmeans::seed(&[&points], distinct.len() + 1, init, &scale, 1, &GO_ON).unwrap_err();
+        let (prospects, n) = (fit.prospects(), distinct.len() + 1);
+        let error = kmeans::seed(prospects, n, init, &fit.scale, &fit.frame, 1, &GO_ON).unwrap_err();
         assert!(error.0.contains(&format!("only {} distinct rows", distinct.len())), "{error}");
     }
 }
@@ -438,5 +448,5 @@ fn passes_can_be_cancelled() {
     let cancelled = AtomicBool::new(true);
     assert!(fit.blocks[0].pass(&table, &fit.scale, None, &cancelled).is_none());
     assert!(kmeans::assignments(&points, &Image::new(&points.rows, &fit.frame), &table, &cancelled).is_none());
-    assert!(kmeans::seed(&[&points], 2, Init::Random, &fit.scale, 0, &cancelled).unwrap().is_none());
+    assert!(kmeans::seed_at_most(fit.prospects(), 2, Init::Random, &fit.scale, &fit.frame, 0, &cancelled).is_none());
 }

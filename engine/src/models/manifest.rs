@@ -48,6 +48,9 @@ pub struct Manifest {
     pub options: BTreeMap<String, String>,
     pub features: ModelFeatures,
     pub n_clusters: usize,
+    /// What the number of clusters was chosen by, where it was not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen_by: Option<String>,
     pub n_features: usize,
     pub n_iter: usize,
     #[serde(with = "covey_udfs::exact")]
@@ -80,6 +83,7 @@ impl Manifest {
             options: BTreeMap::new(),
             features: ModelFeatures::Columns(vec![]),
             n_clusters: 0,
+            chosen_by: None,
             n_features: 0,
             n_iter: 0,
             inertia: 0.0,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use covey_udfs::kmeans::{CentroidTable, Centroids, Frame, IterationStats};
+use covey_udfs::kmeans::{CentroidTable, Centroids, Choice, ElbowPoint, Frame, IterationStats};
 use covey_udfs::matrix::Density;
 use covey_udfs::tfidf::Vocabulary;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float64Array, RecordBatch};
@@ -22,6 +22,7 @@ pub(super) const CENTROIDS: &str = "centroids.arrow";
 pub(super) const VOCABULARY: &str = "vocabulary.arrow";
 pub(super) const CLUSTERS: &str = "clusters.json";
 pub(super) const ITERATIONS: &str = "iterations.json";
+pub(super) const ELBOW: &str = "elbow.json";
 
 /// The final numbers of one cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,6 +49,14 @@ pub struct IterationRow {
     pub points_by_executor: BTreeMap<String, u64>,
 }
 
+/// What was found for every number of clusters that the model could have had.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ElbowCurve {
+    /// By rising number of clusters.
+    pub points: Vec<ElbowPoint>,
+    pub choice: Choice,
+}
+
 /// What a fit found, before it is written.
 #[derive(Debug, Clone)]
 pub struct ModelFiles {
@@ -55,6 +64,8 @@ pub struct ModelFiles {
     pub vocabulary: Option<Vocabulary>,
     pub clusters: Vec<ClusterRow>,
     pub iterations: Vec<IterationRow>,
+    /// Where the number of clusters was not given.
+    pub elbow: Option<ElbowCurve>,
 }
 
 impl ModelFiles {
@@ -66,6 +77,9 @@ impl ModelFiles {
         ]);
         if let Some(vocabulary) = &self.vocabulary {
             files.insert(VOCABULARY.to_string(), vocabulary_file::encode(vocabulary)?);
+        }
+        if let Some(elbow) = &self.elbow {
+            files.insert(ELBOW.to_string(), serde_json::to_vec(elbow).map_err(external)?.into());
         }
         Ok(files)
     }
@@ -79,6 +93,7 @@ impl ModelFiles {
             vocabulary: files.get(VOCABULARY).map(|bytes| vocabulary_file::decode(bytes.clone(), url)).transpose()?,
             clusters: serde_json::from_slice(&file(CLUSTERS)?).map_err(external)?,
             iterations: serde_json::from_slice(&file(ITERATIONS)?).map_err(external)?,
+            elbow: files.get(ELBOW).map(|bytes| serde_json::from_slice(bytes).map_err(external)).transpose()?,
         })
     }
 

@@ -141,6 +141,7 @@ impl ModelRegistry {
             dropped: false,
             created_unix_ms: unix_ms(),
             n_clusters: new.files.centroids.n_clusters(),
+            chosen_by: new.files.elbow.as_ref().map(|elbow| elbow.choice.reason().to_string()),
             n_features: new.files.centroids.n_features(),
             name: new.name,
             options: new.options,

@@ -6,7 +6,7 @@ mod texts;
 
 use std::sync::Arc;
 
-use covey_udfs::kmeans::{Init, LloydParams};
+use covey_udfs::kmeans::{Choice, ElbowPoint, Init, IterationStats, LloydParams, Merge};
 use covey_udfs::tfidf::TfidfParams;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -29,14 +29,22 @@ pub enum BlockWork {
     Seed(SeedSpec),
     /// Blocks → their moments, around the published mean or around zero.
     Moments { fit: String, around_mean: bool },
-    /// Blocks → one partial: what `iteration` of `run`, counted from 0, changes.
-    Assign { fit: String, run: usize, iteration: usize },
+    /// Blocks → one partial: what `iteration` of `run`, counted from 0, changes. Clusters that were merged since the
+    /// iteration before have other numbers now.
+    Assign { fit: String, run: usize, iteration: usize, merges: Vec<Merge> },
+    /// Blocks → Σ w·d of the rows of each cluster that is asked for, by the labels of an iteration, to the centroids under
+    /// this key.
+    Distances { fit: String, run: usize, iteration: usize, centroids: String, is_asked_for: Vec<bool> },
+    /// Blocks → `n` rows and one more that were drawn by weight.
+    Sample { n: usize, random_state: u64 },
     /// Blocks → the `n` rows farthest from the centroids under this key.
     Farthest { fit: String, centroids: String, n: usize },
     /// Blocks → the final numbers of each cluster for the centroids under this key.
     Summarize { fit: String, centroids: String, documents: Vec<(String, String)> },
     /// All blocks in one task → the final centroids: seeding and every iteration in place.
     Fit(FitSpec),
+    /// All blocks in one task → the centroids of the number of clusters that the elbow speaks for, and the elbow.
+    Sweep(SweepSpec),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,8 +60,32 @@ pub struct VectorizeSpec {
 pub struct SeedSpec {
     pub fit: String,
     pub n_clusters: usize,
+    /// Give all distinct rows where there are fewer, and no error.
+    pub at_most: bool,
     pub init: Init,
     pub random_state: u64,
+}
+
+/// Every number of clusters of a range.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SweepSpec {
+    /// Of the first run; it gives as many seeds as there are, if these are fewer.
+    pub seed: SeedSpec,
+    pub lloyd: LloydParams,
+    pub k_min: usize,
+    pub k_max: usize,
+    pub n_init: usize,
+    /// Rows that silhouettes are taken over.
+    pub n_sample: usize,
+}
+
+/// What a sweep in one task gives beside centroids.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Swept {
+    pub points: Vec<ElbowPoint>,
+    pub choice: Choice,
+    /// Of each run.
+    pub history: Vec<Vec<IterationStats>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,6 +105,9 @@ impl BlockWork {
             Self::Farthest { .. } => "farthest",
             Self::Summarize { .. } => "summarize",
             Self::Fit(_) => "fit",
+            Self::Sweep(_) => "sweep",
+            Self::Distances { .. } => "distances",
+            Self::Sample { .. } => "sample",
         }
     }
 
@@ -82,8 +117,8 @@ impl BlockWork {
             Self::CountTerms(_) => "count terms",
             Self::Vectorize(_) => "vectorize",
             // A fit in one task seeds first, and tells when it iterates.
-            Self::Seed(_) | Self::Fit(_) | Self::Moments { .. } => "seed",
-            Self::Assign { .. } | Self::Farthest { .. } => "iterate",
+            Self::Seed(_) | Self::Fit(_) | Self::Sweep(_) | Self::Moments { .. } | Self::Sample { .. } => "seed",
+            Self::Assign { .. } | Self::Farthest { .. } | Self::Distances { .. } => "iterate",
             Self::Summarize { .. } => "summarize",
         }
     }
@@ -101,12 +136,16 @@ impl BlockWork {
                 ("values", DataType::UInt64, false),
                 ("profile", DataType::Utf8, false),
             ],
-            Self::Moments { .. } | Self::Assign { .. } | Self::Farthest { .. } => &[
+            Self::Moments { .. }
+            | Self::Assign { .. }
+            | Self::Farthest { .. }
+            | Self::Distances { .. }
+            | Self::Sample { .. } => &[
                 ("executor", DataType::Utf8, false),
                 ("points", DataType::UInt64, false),
                 ("result", DataType::Binary, false),
             ],
-            Self::Seed(_) | Self::Fit(_) => &[("result", DataType::Binary, false), ("history", DataType::Utf8, false)],
+            Self::Seed(_) | Self::Fit(_) | Self::Sweep(_) => &[("result", DataType::Binary, false), ("history", DataType::Utf8, false)],
             Self::Summarize { .. } => &[
                 ("cluster", DataType::UInt32, false),
                 ("weight", DataType::UInt64, false),
@@ -133,13 +172,20 @@ impl BlockWork {
             Self::CountTerms(params) => texts::count(task, params).await?,
             Self::Vectorize(spec) => texts::vectorize(task, spec).await?,
             Self::Moments { fit, around_mean } => iterate::moments(task, &fit, around_mean).await?,
-            Self::Assign { fit, run, iteration } => iterate::assign(task, &fit, run, iteration).await?,
+            Self::Assign { fit, run, iteration, merges } => {
+                iterate::assign(task, &fit, run, iteration, merges).await?
+            }
+            Self::Distances { fit, run, iteration, centroids, is_asked_for } => {
+                iterate::distances(task, &fit, run, iteration, &centroids, is_asked_for).await?
+            }
+            Self::Sample { n, random_state } => iterate::sample(task, n, random_state).await?,
             Self::Farthest { fit, centroids, n } => iterate::farthest(task, &fit, &centroids, n).await?,
             Self::Summarize { fit, centroids, documents } => {
                 iterate::summarize(task, &fit, &centroids, documents).await?
             }
             Self::Seed(spec) => fit::seed(task, spec).await?,
             Self::Fit(spec) => fit::fit(task, spec).await?,
+            Self::Sweep(spec) => fit::sweep(task, spec).await?,
         };
         Ok(RecordBatch::try_new(schema, columns)?)
     }

@@ -17,11 +17,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::external;
 
-pub use block_work::{BlockWork, FitSpec, SeedSpec, VectorizeSpec};
+pub use block_work::{BlockWork, FitSpec, SeedSpec, SweepSpec, Swept, VectorizeSpec};
 pub(crate) use blocks::compute;
 pub use blocks::{BlocksExec, block_source};
 pub use collect::{CollectExec, CollectSpec, Features};
-pub use partial_wire::{decode_centroids, decode_far_points, decode_moments, decode_partial, encode_centroids};
+pub use partial_wire::{
+    decode_centroids, decode_distances, decode_drawn, decode_far_points, decode_moments, decode_partial, encode_centroids,
+};
 
 /// What travels of our nodes: everything but the input.
 #[derive(Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 //! `(feature, value)` pairs of the non-zeros. A reader checks every length before it allocates.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use covey_udfs::kmeans::{CLUSTERS_MAX, COORDINATES_MAX, Centroids, ClusterSum, FarPoint, Moments, Partial};
+use covey_udfs::kmeans::{CLUSTERS_MAX, COORDINATES_MAX, Centroids, ClusterSum, Drawn, FarPoint, Moments, Partial};
 use covey_udfs::matrix::{Density, FEATURES_MAX, Rows};
 use datafusion::common::exec_err;
 use datafusion::error::Result;
@@ -155,6 +155,42 @@ pub fn decode_far_points(bytes: &[u8]) -> Result<Vec<FarPoint>> {
     Ok(points)
 }
 
+/// Rows that were drawn travel as far points do; their keys are numbers in the same place.
+pub fn encode_drawn(n_features: usize, drawn: Vec<Drawn>) -> Bytes {
+    let point = |drawn: Drawn| FarPoint {
+        squared_distance: f64::from_bits(drawn.key),
+        content_hash: drawn.content_hash,
+        cluster: 0,
+        weight: drawn.weight,
+        row: drawn.row,
+    };
+    encode_far_points(n_features, &drawn.into_iter().map(point).collect::<Vec<_>>())
+}
+
+pub fn decode_drawn(bytes: &[u8]) -> Result<Vec<Drawn>> {
+    let drawn = |point: FarPoint| Drawn {
+        key: point.squared_distance.to_bits(),
+        content_hash: point.content_hash,
+        weight: point.weight,
+        row: point.row,
+    };
+    Ok(decode_far_points(bytes)?.into_iter().map(drawn).collect())
+}
+
+/// One sum for each cluster.
+pub fn encode_distances(distances: &[i128]) -> Bytes {
+    let mut out = BytesMut::new();
+    distances.iter().for_each(|distance| out.put_i128_le(*distance));
+    out.freeze()
+}
+
+pub fn decode_distances(bytes: &[u8], n_clusters: usize) -> Result<Vec<i128>> {
+    let mut input = Reader { bytes, what: "sums of distances" };
+    let distances = (0..n_clusters).map(|_| input.i128()).collect::<Result<_>>()?;
+    input.end()?;
+    Ok(distances)
+}
+
 /// Reads numbers, with an error where the bytes end too early.
 struct Reader<'a> {
     bytes: &'a [u8],
@@ -275,6 +311,13 @@ mod tests {
             .collect();
         let far_bytes = encode_far_points(4, &far);
         assert_eq!(decode_far_points(&far_bytes).unwrap(), far);
+
+        let drawn = |row: &FarPoint| Drawn { key: 7 << 52, content_hash: 5, weight: 3, row: row.row.clone() };
+        let drawn: Vec<Drawn> = far.iter().map(drawn).collect();
+        assert_eq!(decode_drawn(&encode_drawn(4, drawn.clone())).unwrap(), drawn);
+        let distances = [1 << 99, -3, 0];
+        assert_eq!(decode_distances(&encode_distances(&distances), 3).unwrap(), distances);
+        assert!(decode_distances(&encode_distances(&distances), 2).is_err());
 
         for cut in 0..bytes.len() {
             assert!(decode_partial(&bytes[..cut]).is_err());

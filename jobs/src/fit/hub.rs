@@ -156,6 +156,17 @@ impl Publication {
         key
     }
 
+    /// Publishes the centroids that a run has come to, and gives their key; those that it had come to before go.
+    pub fn solution(&self, run: usize, centroids: &Centroids) -> String {
+        let prefix = format!("solution/{run}/");
+        let key = format!("{prefix}{}", centroids.n_clusters());
+        if let Some(entry) = self.hub.fits.lock().get_mut(&self.fit) {
+            entry.objects.retain(|key, _| !key.starts_with(&prefix));
+        }
+        self.put(key.clone(), encode_centroids(centroids));
+        key
+    }
+
     fn put(&self, key: String, bytes: Bytes) {
         if let Some(entry) = self.hub.fits.lock().get_mut(&self.fit) {
             entry.objects.insert(key, bytes);

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use covey_engine::external;
-use covey_engine::models::{ClusterRow, IterationRow};
+use covey_engine::models::{ClusterRow, ElbowCurve, IterationRow};
 use covey_engine::operators::{
     BlockWork, FitSpec, SeedSpec, decode_centroids, decode_far_points, decode_moments, decode_partial,
 };
 use covey_udfs::kmeans::{
-    Centroids, FarPoint, FixedPoint, IterationStats, Lloyd, LloydParams, Moments, Partial, Spread,
+    Centroids, FarPoint, FixedPoint, Iterating, IterationStats, Lloyd, LloydParams, Merge, Moments, Partial, Spread,
 };
 use covey_udfs::matrix::{Density, WEIGHT_ONE};
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
@@ -27,6 +27,7 @@ pub(super) struct Solution {
     pub iterations: Vec<IterationRow>,
     pub n_iter: usize,
     pub inertia: f64,
+    pub elbow: Option<ElbowCurve>,
 }
 
 /// What one pass of the distributed way gave.
@@ -45,20 +46,28 @@ impl Fit<'_> {
         let urls: Vec<String> = prepared.blocks.iter().map(|(url, _)| url.clone()).collect();
         let spread = self.spread(&urls, scale, prepared.profile.density, strategy).await?;
         let params = LloydParams { max_iter: self.options.max_iter, tol: self.options.tol };
+        if let Some(elbow) = self.options.elbow {
+            return self.sweep(elbow, prepared, scale, spread, params, &urls).await;
+        }
         let mut best: Option<Solution> = None;
         let mut all_iterations = vec![];
         for run in 0..self.options.n_init {
             self.context.job.run(run, self.options.n_init);
             let (centroids, iterations) = match &spread {
                 None => self.run_local(run, &urls, params).await?,
-                Some(spread) => self.run_distributed(run, &urls, scale, spread, params).await?,
+                Some(spread) => {
+                    let seeds = self.seeds(self.seed(run), &urls).await?;
+                    let lloyd = Lloyd::new(params, scale.clone(), spread.clone(), seeds);
+                    let (lloyd, iterations) = self.iterate_distributed(run, lloyd, vec![], &urls).await?;
+                    (lloyd.centroids().clone(), iterations)
+                }
             };
             let clusters = self.summarize(run, &centroids, prepared, scale, &urls).await?;
             let inertia = clusters.1;
             let n_iter = iterations.len();
             all_iterations.extend(iterations);
             if best.as_ref().is_none_or(|best| inertia < best.inertia) {
-                best = Some(Solution { centroids, clusters: clusters.0, iterations: vec![], n_iter, inertia });
+                best = Some(Solution { centroids, clusters: clusters.0, iterations: vec![], n_iter, inertia, elbow: None });
             }
         }
         let mut best = best.ok_or_else(|| exec_datafusion_err!("a fit ended without a run"))?;
@@ -66,10 +75,11 @@ impl Fit<'_> {
         Ok(best)
     }
 
-    fn seed(&self, run: usize) -> SeedSpec {
+    pub(super) fn seed(&self, run: usize) -> SeedSpec {
         SeedSpec {
             fit: self.id.clone(),
             n_clusters: self.options.n_clusters,
+            at_most: false,
             init: self.options.init,
             random_state: self.options.random_state.wrapping_add(run as u64),
         }
@@ -122,49 +132,54 @@ impl Fit<'_> {
         let batches = self.run_blocks(BlockWork::Fit(spec), urls, 1).await?;
         let (centroids, history) = one_result(&batches)?;
         let history: Vec<IterationStats> = serde_json::from_str(&history).map_err(external)?;
-        let rows = history.into_iter().map(|stats| {
-            let points_by_executor = BTreeMap::from([("local".to_string(), stats.n_points)]);
-            IterationRow { run, stats, points_by_executor }
-        });
-        Ok((centroids, rows.collect()))
+        Ok((centroids, local_rows(run, history)))
     }
 
-    /// One job for each iteration.
-    async fn run_distributed(
+    pub(super) async fn seeds(&self, seed: SeedSpec, urls: &[String]) -> Result<Centroids> {
+        Ok(one_result(&self.run_blocks(BlockWork::Seed(seed), urls, 1).await?)?.0)
+    }
+
+    /// One job for each iteration, until `state` is done. Clusters may have been merged since its last iteration.
+    pub(super) async fn iterate_distributed<S: Iterating + Send + 'static>(
         &self,
         run: usize,
+        mut state: S,
+        mut merges: Vec<Merge>,
         urls: &[String],
-        scale: &FixedPoint,
-        spread: &Spread,
-        params: LloydParams,
-    ) -> Result<(Centroids, Vec<IterationRow>)> {
-        let seeded = self.run_blocks(BlockWork::Seed(self.seed(run)), urls, 1).await?;
-        let mut lloyd = Lloyd::new(params, scale.clone(), spread.clone(), one_result(&seeded)?.0);
+    ) -> Result<(S, Vec<IterationRow>)> {
         let mut rows = vec![];
-        while !lloyd.is_done() {
-            let key = self.published.centroids(run, rows.len(), lloyd.centroids());
-            let pass = self.assign(run, rows.len(), urls).await?;
-            let n_empty = lloyd.empty_clusters(&pass.partial).len();
+        while !state.lloyd().is_done() {
+            let iteration = state.lloyd().history().len();
+            let key = self.published.centroids(run, iteration, state.lloyd().centroids());
+            let n_clusters = state.lloyd().centroids().n_clusters();
+            let pass = self.assign(run, iteration, n_clusters, std::mem::take(&mut merges), urls).await?;
+            let n_empty = state.lloyd().empty_clusters(&pass.partial).len();
             let far = if n_empty > 0 { self.farthest(&key, urls, n_empty).await? } else { vec![] };
-            // Seconds of a core where centres are wide: not on the threads that serve.
-            lloyd = tokio::task::spawn_blocking(move || {
-                lloyd.advance(&pass.partial, &far);
-                lloyd
+            let Pass { partial, points_by_executor } = pass;
+            state = computing(move || {
+                state.advance(&partial, &far);
+                state
             })
-            .await
-            .map_err(external)?;
-            if let Some(stats) = lloyd.history().last() {
+            .await?;
+            if let Some(stats) = state.lloyd().history().last() {
                 self.context.job.iterated(stats);
-                rows.push(IterationRow { run, stats: stats.clone(), points_by_executor: pass.points_by_executor });
+                rows.push(IterationRow { run, stats: stats.clone(), points_by_executor });
             }
         }
-        Ok((lloyd.centroids().clone(), rows))
+        Ok((state, rows))
     }
 
-    async fn assign(&self, run: usize, iteration: usize, urls: &[String]) -> Result<Pass> {
-        let work = BlockWork::Assign { fit: self.id.clone(), run, iteration };
+    async fn assign(
+        &self,
+        run: usize,
+        iteration: usize,
+        n_clusters: usize,
+        merges: Vec<Merge>,
+        urls: &[String],
+    ) -> Result<Pass> {
+        let work = BlockWork::Assign { fit: self.id.clone(), run, iteration, merges };
         let batches = self.run_blocks(work, urls, self.n_partitions()).await?;
-        let mut pass = Pass { partial: Partial::zeros(self.options.n_clusters), points_by_executor: BTreeMap::new() };
+        let mut pass = Pass { partial: Partial::zeros(n_clusters), points_by_executor: BTreeMap::new() };
         for (executor, points, result) in results(&batches) {
             pass.partial.merge(&decode_partial(result)?);
             *pass.points_by_executor.entry(executor.to_string()).or_default() += points;
@@ -172,7 +187,7 @@ impl Fit<'_> {
         Ok(pass)
     }
 
-    async fn farthest(&self, key: &str, urls: &[String], n: usize) -> Result<Vec<FarPoint>> {
+    pub(super) async fn farthest(&self, key: &str, urls: &[String], n: usize) -> Result<Vec<FarPoint>> {
         let work = BlockWork::Farthest { fit: self.id.clone(), centroids: key.to_string(), n };
         let batches = self.run_blocks(work, urls, self.n_partitions()).await?;
         let mut far = vec![];
@@ -185,7 +200,7 @@ impl Fit<'_> {
     }
 
     /// The final numbers of each cluster, and the inertia.
-    async fn summarize(
+    pub(super) async fn summarize(
         &self,
         run: usize,
         centroids: &Centroids,
@@ -214,6 +229,20 @@ impl Fit<'_> {
         });
         Ok((rows.collect(), inertia))
     }
+}
+
+/// Seconds of a core where centres are wide: not on the threads that serve.
+pub(super) async fn computing<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(external)
+}
+
+/// The iterations of a run that was one task.
+pub(super) fn local_rows(run: usize, history: Vec<IterationStats>) -> Vec<IterationRow> {
+    let row = |stats: IterationStats| {
+        let points_by_executor = BTreeMap::from([("local".to_string(), stats.n_points)]);
+        IterationRow { run, stats, points_by_executor }
+    };
+    history.into_iter().map(row).collect()
 }
 
 /// The sum of one cluster's rows of a summary.
@@ -247,7 +276,7 @@ impl Total {
 }
 
 /// The rows of a pass: executor, points, result.
-fn results(batches: &[RecordBatch]) -> impl Iterator<Item = (&str, u64, &[u8])> {
+pub(super) fn results(batches: &[RecordBatch]) -> impl Iterator<Item = (&str, u64, &[u8])> {
     batches.iter().flat_map(|batch| {
         let executors = batch.column(0).as_string::<i32>();
         let points = batch.column(1).as_primitive::<UInt64Type>();
@@ -257,7 +286,7 @@ fn results(batches: &[RecordBatch]) -> impl Iterator<Item = (&str, u64, &[u8])> 
 }
 
 /// Centroids and history of work that ran as one task.
-fn one_result(batches: &[RecordBatch]) -> Result<(Centroids, String)> {
+pub(super) fn one_result(batches: &[RecordBatch]) -> Result<(Centroids, String)> {
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let Some(batch) = batches.iter().find(|batch| batch.num_rows() == 1).filter(|_| rows == 1) else {
         return Err(exec_datafusion_err!("work that runs as one task gave {rows} results"));

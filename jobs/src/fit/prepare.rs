@@ -98,12 +98,13 @@ impl Fit<'_> {
         if prepared.weight > u128::from(TOTAL_WEIGHT_MAX * WEIGHT_ONE) {
             return user_err!("the total weight is above the limit of {TOTAL_WEIGHT_MAX}");
         }
-        if (self.options.n_clusters as u64) > prepared.n_points {
-            return user_err!(
-                "n_clusters is {}, but there are only {} distinct rows to cluster",
-                self.options.n_clusters,
-                prepared.n_points
-            );
+        // Above that, the elbow is looked for among as many clusters as there are distinct rows.
+        let (least, option) = match self.options.elbow {
+            Some(elbow) => (elbow.k_min, "k_min"),
+            None => (self.options.n_clusters, "n_clusters"),
+        };
+        if (least as u64) > prepared.n_points {
+            return user_err!("{option} is {least}, but there are only {} distinct rows to cluster", prepared.n_points);
         }
         Ok(())
     }

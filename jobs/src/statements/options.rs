@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use covey_engine::{external, user_err};
-use covey_udfs::kmeans::{CLUSTERS_MAX, Init};
+use covey_udfs::kmeans::{CLUSTERS_MAX, Init, SWEEP_CLUSTERS_MAX};
 use covey_udfs::tfidf::{DocumentFrequency, Norm, TfidfParams};
 use datafusion::common::utils::datafusion_strsim::levenshtein;
 use datafusion::error::Result;
@@ -30,10 +30,26 @@ pub enum Strategy {
     Distributed,
 }
 
+/// The numbers of clusters that the elbow is looked for among.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elbow {
+    pub k_min: usize,
+    pub k_max: usize,
+}
+
+impl Default for Elbow {
+    fn default() -> Self {
+        Self { k_min: 1, k_max: 200 }
+    }
+}
+
 /// Everything that CREATE MODEL can be told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FitOptions {
+    /// The most that are looked at, where they are chosen by the elbow.
     pub n_clusters: usize,
+    /// `n_clusters 'auto'`.
+    pub elbow: Option<Elbow>,
     pub init: Init,
     /// Runs from different starting centres; the one with the lowest inertia is kept.
     pub n_init: usize,
@@ -47,8 +63,10 @@ pub struct FitOptions {
     pub text_options: BTreeSet<String>,
 }
 
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 19] = [
     "n_clusters",
+    "k_min",
+    "k_max",
     "init",
     "n_init",
     "max_iter",
@@ -76,6 +94,7 @@ impl FitOptions {
     pub fn try_new(given: Vec<(String, String)>) -> Result<Self> {
         let mut options = Self {
             n_clusters: 8,
+            elbow: None,
             init: Init::KMeansPlusPlus,
             n_init: 0,
             max_iter: 300,
@@ -86,12 +105,19 @@ impl FitOptions {
             text_options: BTreeSet::new(),
         };
         let mut seen = BTreeSet::new();
+        let mut range = Elbow::default();
         for (name, value) in given {
             if !seen.insert(name.clone()) {
                 return user_err!("option {name} is given twice");
             }
-            options.set(&name, &value)?;
+            match name.as_str() {
+                "k_min" => range.k_min = parse(&name, &value, "a number of clusters")?,
+                "k_max" => range.k_max = parse(&name, &value, "a number of clusters")?,
+                "n_clusters" if value == "auto" => options.elbow = Some(range),
+                _ => options.set(&name, &value)?,
+            }
         }
+        options.take_range(range, &seen)?;
         if options.n_init == 0 {
             // scikit-learn's 'auto'.
             options.n_init = if options.init == Init::Random { 10 } else { 1 };
@@ -100,9 +126,27 @@ impl FitOptions {
         Ok(options)
     }
 
+    fn take_range(&mut self, range: Elbow, given: &BTreeSet<String>) -> Result<()> {
+        let Some(elbow) = &mut self.elbow else {
+            return match ["k_min", "k_max"].iter().find(|name| given.contains(**name)) {
+                Some(name) => user_err!("option {name} is for n_clusters 'auto'"),
+                None => Ok(()),
+            };
+        };
+        let Elbow { k_min, k_max } = range;
+        if !(1 <= k_min && k_min <= k_max && k_max <= SWEEP_CLUSTERS_MAX) {
+            return user_err!(
+                "k_min and k_max must be between 1 and {SWEEP_CLUSTERS_MAX}, the first not above the other, got {k_min} and {k_max}"
+            );
+        }
+        *elbow = range;
+        self.n_clusters = k_max;
+        Ok(())
+    }
+
     fn set(&mut self, name: &str, value: &str) -> Result<()> {
         match name {
-            "n_clusters" => self.n_clusters = parse(name, value, "a number of clusters")?,
+            "n_clusters" => self.n_clusters = parse(name, value, "a number of clusters, or 'auto'")?,
             "init" => {
                 self.init = choose(name, value, &[("k-means++", Init::KMeansPlusPlus), ("random", Init::Random)])?;
             }
@@ -167,7 +211,16 @@ impl FitOptions {
     pub fn recorded(&self, text: bool) -> BTreeMap<String, String> {
         let mut recorded = BTreeMap::new();
         let mut put = |name: &str, value: &dyn Display| recorded.insert(name.to_string(), value.to_string());
-        put("n_clusters", &self.n_clusters);
+        match self.elbow {
+            Some(Elbow { k_min, k_max }) => {
+                put("n_clusters", &"auto");
+                put("k_min", &k_min);
+                put("k_max", &k_max);
+            }
+            None => {
+                put("n_clusters", &self.n_clusters);
+            }
+        }
         put("init", &if self.init == Init::Random { "random" } else { "k-means++" });
         put("n_init", &self.n_init);
         put("max_iter", &self.max_iter);

@@ -86,20 +86,10 @@ fn reassign_chunk(
     mut bounds: Option<BoundsMut<'_>>,
 ) -> Reassigned {
     let range = start..start + labels.len();
-    let mut selected: Vec<u32> = (0..labels.len() as u32).collect();
-    if let Some(bounds) = &mut bounds {
-        selected.retain(|&i| {
-            let label = labels[i as usize];
-            let stays = label != NO_CLUSTER && bounds.holds(i as usize, label);
-            if stays && table.is_moved(label) {
-                bounds.forget_score(i as usize);
-            }
-            !stays
-        });
-        if table.has_few_moved() {
-            selected = without_unmoved(points, image, table, range.clone(), labels, &selected, bounds);
-        }
-    }
+    let selected = match &mut bounds {
+        Some(bounds) => undecided_by_bounds(points, image, table, range.clone(), labels, bounds),
+        None => (0..labels.len() as u32).collect(),
+    };
     let mut found = vec![Found::default(); selected.len()];
     let mut decided = vec![true; selected.len()];
     table.find(&points.rows, image, range, &selected, &mut found, |i, is_decided| decided[i] = is_decided);
@@ -123,23 +113,76 @@ fn reassign_chunk(
     Reassigned { moves, n_skipped: labels.len() - selected.len() }
 }
 
-/// The selected rows less those whose own centre has not moved, and which are nearer to it than to all that have.
-fn without_unmoved(
+/// The rows that their bounds leave to be scored against all centres.
+fn undecided_by_bounds(
     points: &Points,
     image: &Image,
     table: &CentroidTable,
     range: std::ops::Range<usize>,
     labels: &[u32],
-    selected: &[u32],
-    bounds: &BoundsMut<'_>,
+    bounds: &mut BoundsMut<'_>,
 ) -> Vec<u32> {
-    let is_moved = |i: &&u32| labels[**i as usize] == NO_CLUSTER || table.is_moved(labels[**i as usize]);
-    let (mut left, unmoved): (Vec<u32>, Vec<u32>) = selected.iter().partition(is_moved);
-    let own = |i: u32| bounds.score(i as usize);
-    let stays = table.are_farther(&points.rows, image, range, &unmoved, own);
-    left.extend(unmoved.iter().zip(stays).filter(|(_, stays)| !stays).map(|(i, _)| *i));
+    let (mut left, mut held, mut unmoved) = (vec![], vec![], vec![]);
+    for (i, &label) in (0..).zip(labels) {
+        if label == NO_CLUSTER {
+            left.push(i);
+        } else if bounds.holds(i as usize, label) {
+            held.push(i);
+        } else if table.has_few_moved() && !table.is_moved(label) {
+            unmoved.push(i);
+        } else {
+            left.push(i);
+        }
+    }
+    // A row whose own centre has not moved can only be won by one that has.
+    let scores = table.scores_of_moved(&points.rows, image, range.clone(), &unmoved);
+    for (i, moved) in unmoved.into_iter().zip(scores) {
+        if !moved.is_above(bounds.score(i as usize)) {
+            left.push(i);
+        } else if table.has_leapt() {
+            bounds.lower(i as usize, moved.squared_lower);
+        }
+    }
+    if table.has_leapt() {
+        held = without_won(points, image, table, range, labels, held, bounds, &mut left);
+    }
+    for i in held {
+        if table.is_moved(labels[i as usize]) {
+            bounds.forget_score(i as usize);
+        }
+    }
     left.sort_unstable();
     left
+}
+
+/// Of the rows that their bounds hold, those that no centre wins that has leapt; the others are `left`.
+#[expect(clippy::too_many_arguments, reason = "a part of the one caller")]
+fn without_won(
+    points: &Points,
+    image: &Image,
+    table: &CentroidTable,
+    range: std::ops::Range<usize>,
+    labels: &[u32],
+    mut held: Vec<u32>,
+    bounds: &mut BoundsMut<'_>,
+    left: &mut Vec<u32>,
+) -> Vec<u32> {
+    if !table.has_few_moved() {
+        left.append(&mut held);
+        return held;
+    }
+    let scores = table.scores_of_moved(&points.rows, image, range, &held);
+    let mut scores = scores.into_iter();
+    held.retain(|&i| {
+        let squared_lower = scores.next().map_or(f64::NAN, |moved| moved.squared_lower);
+        let stays = bounds.is_nearer_than(i as usize, labels[i as usize], squared_lower);
+        match stays {
+            true => bounds.lower(i as usize, squared_lower),
+            false => left.push(i),
+        }
+        stays
+    });
+    held
 }
 
 fn label_range(

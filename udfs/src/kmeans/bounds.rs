@@ -36,6 +36,11 @@ impl Drift {
         Self { of_cluster: vec![0.0; n_clusters], longest: 0.0, scale: frame.scale() }
     }
 
+    /// The last centre takes the number of this one.
+    pub fn swap_remove(&mut self, cluster: usize) {
+        self.of_cluster.swap_remove(cluster);
+    }
+
     /// Adds the squares of the ways of an iteration.
     pub fn add(&mut self, squared_shifts: &[f64]) {
         let mut longest: f64 = 0.0;
@@ -72,6 +77,11 @@ impl Bounds {
         Self { upper, lower, scores: vec![f32::NAN; n_rows] }
     }
 
+    /// Nothing is known of row `i` any more.
+    pub fn forget(&mut self, i: usize) {
+        (self.upper[i], self.lower[i], self.scores[i]) = (f32::INFINITY, f32::NEG_INFINITY, f32::NAN);
+    }
+
     /// The bounds of each of the blocks of rows that a pass works on at once.
     pub fn chunks<'a>(&'a mut self, n_rows: usize, drift: &'a Drift) -> Vec<BoundsMut<'a>> {
         let parts =
@@ -85,6 +95,19 @@ impl BoundsMut<'_> {
     pub fn holds(&self, i: usize, cluster: u32) -> bool {
         let upper = f64::from(self.upper[i]) + self.drift.of_cluster[cluster as usize];
         upper + GAP < f64::from(self.lower[i]) - self.drift.longest
+    }
+
+    /// Whether row `i`, which is in `cluster`, is nearer to its centre than what lies at least at `squared_lower` from it
+    /// in the frame.
+    pub fn is_nearer_than(&self, i: usize, cluster: u32, squared_lower: f64) -> bool {
+        let upper = f64::from(self.upper[i]) + self.drift.of_cluster[cluster as usize];
+        upper + GAP < libm::sqrt(squared_lower.max(0.0)) * (1.0 - SLACK)
+    }
+
+    /// Centres that moved without a trace in the drift lie at least at `squared_lower` from row `i` in the frame.
+    pub fn lower(&mut self, i: usize, squared_lower: f64) {
+        let lower = libm::sqrt(squared_lower.max(0.0)) * (1.0 - SLACK) + self.drift.longest;
+        self.lower[i] = self.lower[i].min((lower as f32).next_down());
     }
 
     /// The score of row `i` for its own centre, as it was when the row was last scored against all.

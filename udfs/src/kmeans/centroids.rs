@@ -42,6 +42,19 @@ impl Centroids {
         Self { n_features, values }
     }
 
+    /// The last centre takes the place of this one.
+    pub(super) fn swap_remove(&mut self, cluster: usize) {
+        let last = self.n_clusters() - 1;
+        self.values.copy_within(last * self.n_features.., cluster * self.n_features);
+        self.values.truncate(last * self.n_features);
+    }
+
+    /// These and one more.
+    pub fn with(&self, row: Row<'_>) -> Self {
+        let one = Self::from_rows(self.n_features, [row]);
+        Self { n_features: self.n_features, values: [&self.values[..], &one.values[..]].concat() }
+    }
+
     pub fn n_clusters(&self) -> usize {
         self.values.len() / self.n_features
     }

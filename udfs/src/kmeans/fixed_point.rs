@@ -93,16 +93,18 @@ impl Profile {
     }
 }
 
-/// The powers of two by which values and squared distances are quantised in one fit.
+/// The powers of two by which values, distances and their squares are quantised in one fit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FixedPoint {
     value_factors: Vec<f64>,
     distance_factor: f64,
+    root_factor: f64,
 }
 
 impl FixedPoint {
     pub fn new(profile: &Profile) -> Self {
         Self {
+            root_factor: factor(libm::sqrt(profile.squared_distance_max())),
             value_factors: profile.ranges().map(|(min, max)| factor(min.abs().max(max.abs()))).collect(),
             distance_factor: factor(profile.squared_distance_max()),
         }
@@ -118,6 +120,16 @@ impl FixedPoint {
 
     pub fn quantise_distance(&self, squared_distance: f64) -> i64 {
         (squared_distance * self.distance_factor).round_ties_even() as i64
+    }
+
+    /// A distance, not its square.
+    pub fn quantise_root(&self, distance: f64) -> i64 {
+        (distance * self.root_factor).round_ties_even() as i64
+    }
+
+    /// Σ w·d as summed, divided by Σ w; zero where there are no rows.
+    pub fn mean_distance(&self, sum: i128, weight: u64) -> f64 {
+        if weight == 0 { 0.0 } else { sum as f64 / weight as f64 / self.root_factor }
     }
 
     /// Σ w·x as summed, divided by Σ w: the mean, rounded twice.

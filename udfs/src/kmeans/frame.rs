@@ -66,6 +66,11 @@ impl Frame {
         self.scale
     }
 
+    /// A squared distance of the data as one of the frame.
+    pub(super) fn squared(&self, squared_distance: f64) -> f64 {
+        squared_distance * self.scale * self.scale
+    }
+
     pub(super) fn density(&self) -> Density {
         if self.shift.is_empty() { Density::Sparse } else { Density::Dense }
     }

@@ -1,10 +1,13 @@
 //! A whole run over blocks in the memory of one process, on all threads of the current pool.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use super::bounds::Drift;
+use super::sweep::{Merge, Sample, Sweep, SweepStep, distances_to_centres, first_rise};
 use super::{
-    Cancel, CentroidTable, FarPoint, FixedPoint, Frame, IterationStats, Lloyd, Moments, Partial, Resident, Spread,
+    Cancel, CentroidTable, FarPoint, FixedPoint, Frame, Iterating, IterationStats, Lloyd, Moments, Partial, Resident, Spread,
     farthest, moments,
 };
 use crate::matrix::{Density, Points};
@@ -36,19 +39,103 @@ pub fn iterate(
     report: impl Fn(&IterationStats),
     cancel: &Cancel,
 ) -> Option<CentroidTable> {
-    let mut drift = Drift::new(lloyd.centroids().n_clusters(), &frame);
-    let mut table = CentroidTable::new(lloyd.centroids().clone(), frame);
-    let mut skipping = Skipping::default();
+    let mut run = Run::new(lloyd, frame);
     while !lloyd.is_done() {
-        let partial = pass(blocks, &table, lloyd.scale(), skipping.is_on().then_some(&drift), cancel)?;
-        skipping.learn(&partial);
-        let n_empty = lloyd.empty_clusters(&partial).len();
-        let far = if n_empty > 0 { farthest_of(blocks, &table, n_empty, cancel)? } else { vec![] };
-        report(lloyd.advance(&partial, &far));
-        drift.add(lloyd.squared_shifts());
-        table.update(lloyd.centroids(), lloyd.changed());
+        run.step(blocks, lloyd, cancel)?;
+        lloyd.history().last().into_iter().for_each(&report);
     }
-    Some(table)
+    Some(run.table)
+}
+
+/// What is kept between the iterations of a run.
+#[derive(Debug)]
+struct Run {
+    table: CentroidTable,
+    drift: Drift,
+    skipping: Skipping,
+}
+
+impl Run {
+    fn new(lloyd: &Lloyd, frame: Frame) -> Self {
+        let drift = Drift::new(lloyd.centroids().n_clusters(), &frame);
+        Self { table: CentroidTable::new(lloyd.centroids().clone(), frame), drift, skipping: Skipping::default() }
+    }
+
+    /// One iteration.
+    fn step(&mut self, blocks: &mut [Resident], state: &mut impl Iterating, cancel: &Cancel) -> Option<()> {
+        let drift = self.skipping.is_on().then_some(&self.drift);
+        let partial = pass(blocks, &self.table, state.lloyd().scale(), drift, cancel)?;
+        self.skipping.learn(&partial);
+        let n_empty = state.lloyd().empty_clusters(&partial).len();
+        let far = if n_empty > 0 { farthest_of(blocks, &self.table, n_empty, cancel)? } else { vec![] };
+        state.advance(&partial, &far);
+        let lloyd = state.lloyd();
+        self.drift.add(lloyd.squared_shifts());
+        self.table.update(lloyd.centroids(), lloyd.changed());
+        Some(())
+    }
+
+    /// Takes over a merge of two clusters, after `lloyd`.
+    fn merge(&mut self, blocks: &mut [Resident], lloyd: &Lloyd, merge: Merge) {
+        blocks.par_iter_mut().for_each(|block| block.merge(merge));
+        self.drift.swap_remove(merge.from as usize);
+        self.table.remove_centre(merge.from as usize, lloyd.centroids(), lloyd.changed());
+    }
+}
+
+/// Solves every number of clusters that `sweep` is asked for, and tells `report` of every iteration. Gives the steps by
+/// rising k, none of them above the one before, and all iterations. `None` when cancelled.
+pub fn sweep(
+    blocks: &mut [Resident],
+    mut sweep: Sweep,
+    sample: &Sample,
+    frame: Frame,
+    report: impl Fn(&IterationStats),
+    cancel: &Cancel,
+) -> Option<(Vec<SweepStep>, Vec<IterationStats>)> {
+    let mut run = Run::new(sweep.lloyd(), frame.clone());
+    loop {
+        while !sweep.lloyd().is_done() {
+            run.step(blocks, &mut sweep, cancel)?;
+            sweep.lloyd().history().last().into_iter().for_each(&report);
+        }
+        if sweep.is_asked_for() {
+            let distances = distances_of(blocks, &run.table, sweep.is_stale(), sweep.lloyd().scale());
+            sweep.record(&distances, sample.silhouette(&run.table));
+        }
+        let Some(merge) = sweep.merge() else { break };
+        run.merge(blocks, sweep.lloyd(), merge);
+    }
+    let mut finished = sweep.finish();
+    while let Some(i) = first_rise(&finished.steps) {
+        let centroids = finished.steps[i - 1].centroids();
+        let table = CentroidTable::new(centroids.clone(), frame.clone());
+        let far = farthest_of(blocks, &table, 1, cancel)?;
+        let mut lloyd = finished.from_below(&centroids, &far);
+        let fresh = |block: &Resident| Resident::new(Arc::clone(&block.points), Arc::clone(&block.image));
+        let mut fresh: Vec<Resident> = blocks.iter().map(fresh).collect();
+        let table = iterate(&mut fresh, &mut lloyd, frame.clone(), &report, cancel)?;
+        let mut mending = Sweep::of_one(lloyd);
+        let distances = distances_of(&fresh, &table, mending.is_stale(), mending.lloyd().scale());
+        mending.record(&distances, sample.silhouette(&table));
+        finished.mend(i, mending);
+    }
+    Some((finished.steps, finished.history))
+}
+
+/// Σ w·d of the rows of each cluster that is asked for.
+pub fn distances_of(
+    blocks: &[Resident],
+    table: &CentroidTable,
+    is_asked_for: &[bool],
+    scale: &FixedPoint,
+) -> Vec<i128> {
+    let of_block = |block: &Resident| distances_to_centres(&block.points, block.labels(), table, is_asked_for, scale);
+    let add = |mut a: Vec<i128>, b: Vec<i128>| {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        a
+    };
+    blocks.par_iter().map(of_block).reduce(|| vec![0; is_asked_for.len()], add)
 }
 
 /// Bounds are kept once fewer than this share of the rows moved in a pass.

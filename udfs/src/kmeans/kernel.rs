@@ -85,8 +85,9 @@ pub(super) fn nearest(
     INSTRUCTION_SET.nearest(rows, selected, table, found, scores);
 }
 
-/// Writes the clusters that may be nearest to the one row that is given, ascending. `scores` is a buffer.
-pub(super) fn candidates(
+/// Writes the clusters that may be among the `N` nearest, one or two, to the one row that is given, ascending. `scores` is
+/// a buffer.
+pub(super) fn candidates<const N: usize>(
     row: Rows<'_>,
     table: Table<'_>,
     n_clusters: usize,
@@ -108,7 +109,7 @@ pub(super) fn candidates(
             reach[0]
         }
     };
-    let bound = bound(least_two(scores)[0], table, reach);
+    let bound = bound(least_two(scores)[N - 1], table, reach);
     let scores = scores.as_flattened()[..n_clusters].iter();
     let nothing_is_known = bound.is_nan() || bound == f32::INFINITY;
     let near = |score: f32| nothing_is_known || score <= bound;

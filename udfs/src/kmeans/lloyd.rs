@@ -58,6 +58,8 @@ fn means<'a>(sum: &'a ClusterSum, scale: &'a FixedPoint) -> impl Iterator<Item =
 pub struct IterationStats {
     /// Counted from 1.
     pub iteration: usize,
+    #[serde(default)]
+    pub n_clusters: usize,
     /// Σ w·d² to the centres that the iteration began with.
     #[serde(with = "crate::exact")]
     pub inertia: f64,
@@ -72,6 +74,24 @@ pub struct IterationStats {
     pub n_moved: u64,
     /// Σ w of the rows assigned, in weight units.
     pub weight: u64,
+}
+
+/// What passes are taken for: a run, or a sweep of runs.
+pub trait Iterating {
+    fn lloyd(&self) -> &Lloyd;
+
+    /// See [`Lloyd::advance`].
+    fn advance(&mut self, partial: &Partial, farthest: &[FarPoint]);
+}
+
+impl Iterating for Lloyd {
+    fn lloyd(&self) -> &Lloyd {
+        self
+    }
+
+    fn advance(&mut self, partial: &Partial, farthest: &[FarPoint]) {
+        Self::advance(self, partial, farthest);
+    }
 }
 
 /// A centre that is not where it was.
@@ -126,14 +146,15 @@ pub struct Lloyd {
     /// ‖c − c'‖² of each cluster in the last iteration.
     squared_shifts: Vec<f64>,
     history: Vec<IterationStats>,
+    /// Iterations before clusters were last merged.
+    n_before: usize,
     done: bool,
 }
 
 impl Lloyd {
     pub fn new(params: LloydParams, scale: FixedPoint, spread: Spread, init: Centroids) -> Self {
         assert_eq!(scale.n_features(), init.n_features());
-        let cluster = Cluster { sum: ClusterSum::default(), squared_norm: 0.0, squared_way: 0.0, is_foreign: true };
-        let clusters = vec![cluster; init.n_clusters()];
+        let clusters = vec![Cluster::empty(); init.n_clusters()];
         let done = params.max_iter == 0;
         Self {
             params,
@@ -144,8 +165,60 @@ impl Lloyd {
             changed: vec![],
             squared_shifts: vec![],
             history: vec![],
+            n_before: 0,
             done,
         }
+    }
+
+    /// The same rows and parameters, from other centres.
+    pub fn restarted(&self, init: Centroids) -> Self {
+        Self::new(self.params, self.scale.clone(), self.spread.clone(), init)
+    }
+
+    /// Goes on with one cluster less: the rows of `from` come to `to`, and the last cluster takes the number `from`.
+    pub fn merge(&mut self, to: usize, from: usize) {
+        assert!(to < from, "the lower number stays");
+        let Self { clusters, centroids, changed, scale, spread, .. } = self;
+        let (left, right) = clusters.split_at_mut(from);
+        left[to].sum.merge(&right[0].sum);
+        left[to].is_foreign |= right[0].is_foreign;
+        let (_, moved) = left[to].take_mean(to, scale, spread, centroids.centre_mut(to));
+        clusters.swap_remove(from);
+        centroids.swap_remove(from);
+        changed.retain(|changed| changed.cluster != to && changed.cluster != from);
+        let renumbered = changed.iter_mut().filter(|changed| changed.cluster == clusters.len());
+        renumbered.for_each(|changed| changed.cluster = from);
+        changed.extend(moved);
+        self.n_before = self.history.len();
+        self.done = self.params.max_iter == 0;
+    }
+
+    /// Σ w of the rows that a cluster was last assigned, in weight units.
+    pub fn weight(&self, cluster: usize) -> u64 {
+        self.clusters[cluster].sum.weight.max(0) as u64
+    }
+
+    /// ‖c − c'‖² of two centres.
+    pub(super) fn squared_distance_between(&self, a: usize, b: usize) -> f64 {
+        let (one, other) = (self.centroids.centre(a), self.centroids.centre(b));
+        if !self.spread.mean.is_empty() || self.clusters[a].is_foreign || self.clusters[b].is_foreign {
+            return one.iter().zip(other).fold(0.0, |sum, (x, y)| sum + (x - y) * (x - y));
+        }
+        let features = |cluster: usize| self.clusters[cluster].sum.features();
+        let fewer = if features(a).len() < features(b).len() { features(a) } else { features(b) };
+        let product = fewer.iter().fold(0.0, |sum, &feature| sum + one[feature as usize] * other[feature as usize]);
+        (self.clusters[a].squared_norm + self.clusters[b].squared_norm - 2.0 * product).max(0.0)
+    }
+
+    /// Σ w·d² of all rows to the means of the clusters that they were last assigned to.
+    pub fn inertia_around_means(&self) -> f64 {
+        self.inertia(|cluster| cluster.squared_norm)
+    }
+
+    /// What all rows have around the mean of all, less what the means of the clusters have, which are weighed by `of`.
+    fn inertia(&self, of: impl Fn(&Cluster) -> f64) -> f64 {
+        let less = |inertia: f64, cluster: &Cluster| inertia - cluster.sum.weight as f64 / WEIGHT_ONE as f64 * of(cluster);
+        self.clusters.iter().fold(self.spread.total, less).max(0.0)
     }
 
     pub fn centroids(&self) -> &Centroids {
@@ -192,18 +265,15 @@ impl Lloyd {
             .collect();
         let before = self.centres_of(&relocations);
         let mut shifts = self.take_means(partial);
-        // Σ w·d² to the centres before: around the mean of a cluster's rows it is what all rows have around the mean
-        // of all, less what their clusters' means have; around another centre it is more by the way between them.
-        let gain = |inertia: f64, cluster: &Cluster| {
-            inertia - (cluster.sum.weight as f64 / WEIGHT_ONE as f64) * (cluster.squared_norm - cluster.squared_way)
-        };
-        let inertia = self.clusters.iter().fold(self.spread.total, gain).max(0.0);
+        // Around the centres before it is more, by the way from each to the mean of the rows.
+        let inertia = self.inertia(|cluster| cluster.squared_norm - cluster.squared_way);
         self.relocate(&relocations, &before, &mut shifts);
         let squared_shift = shifts.iter().fold(0.0, |sum, shift| sum + shift);
         self.squared_shifts = shifts;
         let weight = self.clusters.iter().map(|cluster| cluster.sum.weight as u64).sum();
         self.history.push(IterationStats {
             iteration: self.history.len() + 1,
+            n_clusters: self.clusters.len(),
             inertia,
             squared_shift,
             n_empty: empty.len(),
@@ -212,8 +282,8 @@ impl Lloyd {
             weight,
         });
         // Labels that did not change give the same sums and so the same bits: no shift at all.
-        self.done =
-            squared_shift <= self.params.tol * self.spread.mean_variance || self.history.len() >= self.params.max_iter;
+        let n_iter = self.history.len() - self.n_before;
+        self.done = squared_shift <= self.params.tol * self.spread.mean_variance || n_iter >= self.params.max_iter;
         self.history.last().expect("just pushed")
     }
 
@@ -273,6 +343,10 @@ struct Relocation<'a> {
 }
 
 impl Cluster {
+    fn empty() -> Self {
+        Self { sum: ClusterSum::default(), squared_norm: 0.0, squared_way: 0.0, is_foreign: true }
+    }
+
     /// Moves `centre` to the mean of the rows; it stays where there are none. Gives the square of the way, and what
     /// changed.
     fn take_mean(
@@ -283,7 +357,7 @@ impl Cluster {
         centre: &mut [f64],
     ) -> (f64, Option<Changed>) {
         let Ok(weight @ 1..) = u64::try_from(self.sum.weight) else {
-            *self = Self { sum: std::mem::take(&mut self.sum), squared_norm: 0.0, squared_way: 0.0, is_foreign: true };
+            *self = Self { sum: std::mem::take(&mut self.sum), ..Self::empty() };
             return (0.0, None);
         };
         let (mut squared_shift, mut squared_norm, mut squared_way) = (0.0, 0.0, 0.0);

@@ -28,6 +28,7 @@ mod reference;
 mod resident;
 mod seeding;
 mod sums;
+mod sweep;
 mod table;
 
 pub use assign::{Assignment, Cancel, Move, NO_CLUSTER, assignments, farthest, moments, summarize};
@@ -35,11 +36,15 @@ pub use bounds::Drift;
 pub use centroids::Centroids;
 pub use fixed_point::{FixedPoint, Profile};
 pub use frame::{Frame, Image};
-pub use lloyd::{Changed, IterationStats, Lloyd, LloydParams, Spread};
+pub use lloyd::{Changed, Iterating, IterationStats, Lloyd, LloydParams, Spread};
 pub use partial::{ClusterSummary, FarPoint, Moments, Nearest, Partial};
 pub use resident::Resident;
-pub use seeding::{Init, SEED_POINTS_MAX, seed};
+pub use seeding::{Drawn, Init, Prospects, SEED_POINTS_MAX, seed, seed_at_most};
 pub use sums::{ClusterSum, SumScratch};
+pub use sweep::{
+    Choice, ElbowPoint, Finished, Merge, SWEEP_CLUSTERS_MAX, Sample, Sweep, SweepStep, best_of, choose, distances_to_centres, first_rise,
+    start_of,
+};
 pub use table::{CentroidTable, Scratch};
 
 /// Most clusters of one model.

@@ -3,11 +3,6 @@
 
 use crate::matrix::{Density, Row};
 
-/// ‖c‖².
-pub(super) fn squared_norm(centre: &[f64]) -> f64 {
-    centre.iter().fold(0.0, |sum, c| sum + c * c)
-}
-
 /// What is lowest for the nearest centre: ‖c‖² − 2·x·c of a sparse row, which costs only its non-zeros, and Σ(x − c)²
 /// of a dense one, which does not cancel where rows lie far from zero.
 pub(super) fn score(row: Row<'_>, centre: &[f64], squared_norm: f64) -> f64 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::assign::reassign;
 use super::bounds::{Bounds, Drift};
-use super::{Cancel, CentroidTable, FixedPoint, Frame, Image, NO_CLUSTER, Partial};
+use super::{Cancel, CentroidTable, FixedPoint, Frame, Image, Merge, NO_CLUSTER, Partial};
 use crate::matrix::Points;
 
 /// A block of a run: its rows, their image, and the cluster of each in the last iteration.
@@ -41,6 +41,16 @@ impl Resident {
 
     pub fn into_labels(self) -> Vec<u32> {
         self.labels
+    }
+
+    /// Renumbers clusters of which two are one now. Of the rows of these no bounds are known any more.
+    pub fn merge(&mut self, merge: Merge) {
+        for (i, label) in self.labels.iter_mut().enumerate() {
+            if *label == merge.to || *label == merge.from {
+                self.bounds.iter_mut().for_each(|bounds| bounds.forget(i));
+            }
+            *label = merge.renumbered(*label);
+        }
     }
 
     /// Assigns every row to the centres of `table`, whatever that changes.

@@ -41,9 +41,17 @@ impl ClusterSum {
         self.weight == 0 && self.sums.iter().all(|sum| *sum == 0)
     }
 
-    /// Adds what other rows add. Features whose sum was zero before are dropped.
+    /// Adds what other rows add. Of two sums that have different features, those whose sum was zero before are dropped:
+    /// sums of dense rows have all features, or none.
     pub fn merge(&mut self, other: &Self) {
         self.weight += other.weight;
+        if other.features.is_empty() {
+            return;
+        }
+        if self.features.is_empty() {
+            (self.features, self.sums) = (other.features.clone(), other.sums.clone());
+            return;
+        }
         if self.features == other.features {
             self.sums.iter_mut().zip(&other.sums).for_each(|(sum, x)| *sum += x);
             return;

@@ -21,6 +21,25 @@ pub struct CentroidTable {
     groups: Groups,
     /// The centres that the last update moved, by themselves; none where they are not few.
     moved: Option<Moved>,
+    /// A centre has moved without a trace in the drift that bounds go by.
+    has_leapt: bool,
+}
+
+/// The lowest score of a row among the centres that moved.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MovedScore {
+    score: f32,
+    /// Of two scores that differ by more, the lower is that of the nearer centre.
+    margin: f32,
+    /// The square of the distance in the frame that goes with the score, at least.
+    pub squared_lower: f64,
+}
+
+impl MovedScore {
+    /// Whether all centres that moved are farther than one whose score is `own`.
+    pub fn is_above(self, own: f32) -> bool {
+        self.score > own + self.margin
+    }
 }
 
 /// Some of the centres.
@@ -59,11 +78,8 @@ impl CentroidTable {
         let (k, d) = (centroids.n_clusters(), centroids.n_features());
         let n_groups = k.div_ceil(LANES);
         let groups = Groups::new(n_groups, d);
-        let changed: Vec<Changed> = match frame.density() {
-            Density::Dense => (0..k).map(Changed::all_of).collect(),
-            Density::Sparse => (0..k).map(|j| Changed::non_zeros_of(j, centroids.centre(j))).collect(),
-        };
-        let mut table = Self { frame, centroids, squared_norms: vec![0.0; k], groups, moved: None };
+        let changed: Vec<Changed> = (0..k).map(|cluster| all_of(&frame, &centroids, cluster)).collect();
+        let mut table = Self { frame, centroids, squared_norms: vec![0.0; k], groups, moved: None, has_leapt: false };
         table.fill(&changed);
         table
     }
@@ -74,8 +90,50 @@ impl CentroidTable {
             let (to, from) = (self.centroids.centre_mut(change.cluster), centroids.centre(change.cluster));
             change.for_each_feature(to.len(), |feature| to[feature] = from[feature]);
         }
+        self.has_leapt = false;
         self.fill(changed);
         self.set_moved_apart(changed);
+    }
+
+    /// Puts `rows` in the place of all centres; there is room for as many as the table was made with.
+    pub(super) fn replace<'a>(&mut self, rows: impl IntoIterator<Item = Row<'a>>) {
+        (0..self.n_clusters()).for_each(|cluster| self.clear_lane(cluster));
+        self.centroids = Centroids::from_rows(self.groups.n_features, rows);
+        let k = self.centroids.n_clusters();
+        assert!(k <= self.groups.norms.len() * LANES, "{k} centres are more than the table has room for");
+        self.squared_norms = vec![0.0; k];
+        self.groups.forget();
+        self.moved = None;
+        self.fill(&(0..k).map(|cluster| all_of(&self.frame, &self.centroids, cluster)).collect::<Vec<_>>());
+    }
+
+    /// Takes over that `centroids` have one centre less: the last has taken the place of `removed`. Others that `changed`
+    /// may have moved far, and there is no trace of that in the drift that bounds go by.
+    pub(super) fn remove_centre(&mut self, removed: usize, centroids: &Centroids, changed: &[Changed]) {
+        let last = self.n_clusters() - 1;
+        self.clear_lane(removed);
+        if removed != last {
+            self.clear_lane(last);
+        }
+        self.centroids.swap_remove(removed);
+        self.squared_norms.swap_remove(removed);
+        if last.is_multiple_of(LANES) {
+            self.groups.columns.truncate(self.groups.columns.len() - centroids.n_features());
+            self.groups.norms.pop();
+        }
+        if removed != last {
+            self.fill(&[all_of(&self.frame, &self.centroids, removed)]);
+        }
+        self.update(centroids, changed);
+        self.has_leapt = true;
+    }
+
+    fn clear_lane(&mut self, cluster: usize) {
+        let n_features = self.groups.n_features;
+        let columns = &mut self.groups.columns[cluster / LANES * n_features..][..n_features];
+        let coordinates = self.centroids.centre(cluster).iter().zip(columns).filter(|(c, _)| **c != 0.0);
+        coordinates.for_each(|(_, column)| column[cluster % LANES] = 0.0);
+        self.groups.norms[cluster / LANES][cluster % LANES] = f32::INFINITY;
     }
 
     /// Puts the centres that moved into a small table of their own, where it is worth it.
@@ -204,46 +262,62 @@ impl CentroidTable {
         self.moved.is_some()
     }
 
+    /// Whether the last update moved a centre without a trace in the drift that bounds go by.
+    pub(super) fn has_leapt(&self) -> bool {
+        self.has_leapt
+    }
+
     /// Whether the last update moved the centre of this cluster.
     pub(super) fn is_moved(&self, cluster: u32) -> bool {
         self.moved.as_ref().is_none_or(|moved| moved.is_moved[cluster as usize])
     }
 
-    /// For every row that `selected` names, whether each of the centres that moved is farther than one whose score is
-    /// `own`, beyond doubt.
-    pub(super) fn are_farther(
+    /// For every row that `selected` names, the lowest score among the centres that moved, which are few.
+    pub(super) fn scores_of_moved(
         &self,
         rows: &Rows,
         image: &Image,
         range: std::ops::Range<usize>,
         selected: &[u32],
-        own: impl Fn(u32) -> f32,
-    ) -> Vec<bool> {
-        let Some(moved) = &self.moved else { return vec![false; selected.len()] };
+    ) -> Vec<MovedScore> {
+        let Some(moved) = &self.moved else { return vec![] };
         let mut found = vec![Found::default(); selected.len()];
         let (factor, rest) = moved.groups.margin;
         kernel::nearest(image.range(rows, range.clone()), selected, moved.groups.table(), &mut found, &mut vec![]);
-        let is_farther = |(found, &i): (&Found, &u32)| {
-            let (_, reach) = image.squared_norm_and_reach(range.start + i as usize);
-            found.scores[0] > own(i) + (reach * factor + rest)
-        };
-        found.iter().zip(selected).map(is_farther).collect()
+        let scores = found.iter().zip(selected).map(|(found, &i)| {
+            let row = range.start + i as usize;
+            let (_, reach) = image.squared_norm_and_reach(row);
+            let score = found.scores[0];
+            MovedScore { score, margin: reach * factor + rest, squared_lower: moved.groups.squared_at_least(image, row, score) }
+        });
+        scores.collect()
     }
 
     /// The squares of the distances in the frame to the nearest centre, at most, and to every other, at least, by the
     /// scores of a row of `image`.
     pub(super) fn squared_bounds(&self, image: &Image, row: usize, scores: [f32; 2]) -> (f64, f64) {
-        let (squared_norm, reach) = image.squared_norm_and_reach(row);
-        let squared_norm = f64::from(squared_norm);
-        let (factor, rest) = self.groups.margin;
-        // Twice what each score may err by, and the rounding of the norm.
-        let error = f64::from(reach * factor + rest) + squared_norm * f64::from(f32::EPSILON);
+        let (squared_norm, error) = self.groups.norm_and_error(image, row);
         (f64::from(scores[0]) + squared_norm + error, f64::from(scores[1]) + squared_norm - error)
+    }
+
+    /// For every row of `range` the square of the distance in the frame to the nearest centre, at least; no number where
+    /// nothing is known.
+    pub(super) fn squared_distances_at_least(
+        &self,
+        rows: &Rows,
+        image: &Image,
+        range: std::ops::Range<usize>,
+    ) -> Vec<f64> {
+        let all: Vec<u32> = (0..range.len() as u32).collect();
+        let mut found = vec![Found::default(); range.len()];
+        kernel::nearest(image.range(rows, range.clone()), &all, self.groups.table(), &mut found, &mut vec![]);
+        let at_least = |(row, found): (usize, &Found)| self.groups.squared_at_least(image, row, found.scores[0]);
+        range.zip(&found).map(at_least).collect()
     }
 
     /// The nearest cluster by reference arithmetic, among those that the kernel's scores leave.
     fn decide(&self, row: Row<'_>, one: kernel::Rows<'_>, scores: &mut Vec<Lanes>, candidates: &mut Vec<u32>) -> usize {
-        kernel::candidates(one, self.groups.table(), self.n_clusters(), scores, candidates);
+        kernel::candidates::<1>(one, self.groups.table(), self.n_clusters(), scores, candidates);
         let score = |&cluster: &u32| {
             let cluster = cluster as usize;
             let centre = self.centroids.centre(cluster);
@@ -258,6 +332,18 @@ impl CentroidTable {
         scores.fold((0, f64::INFINITY), lowest).0
     }
 
+    /// The squared distances of every row in `range` to the nearest centre and to the next.
+    pub(super) fn two_nearest(&self, rows: &Rows, image: &Image, range: std::ops::Range<usize>) -> Vec<[f64; 2]> {
+        let (mut scores, mut candidates) = (vec![], vec![]);
+        let nearest = |row: usize| {
+            let one = image.range(rows, row..row + 1);
+            kernel::candidates::<2>(one, self.groups.table(), self.n_clusters(), &mut scores, &mut candidates);
+            let distances = candidates.iter().map(|&cluster| self.squared_distance(rows.row(row), cluster as usize));
+            distances.fold([f64::INFINITY; 2], |[a, b], next| [a.min(next), b.min(a.max(next))])
+        };
+        range.map(nearest).collect()
+    }
+
     /// Whether a sparse row and a centre have no feature in common, so that their product is zero. Most rows that are
     /// too close to call are of this kind: they lie apart from several centres of the same norm. It is read from the
     /// columns, where the coordinates of neighbouring clusters lie together.
@@ -270,6 +356,14 @@ impl CentroidTable {
     /// ‖x − c‖² in reference arithmetic.
     pub fn squared_distance(&self, row: Row<'_>, cluster: usize) -> f64 {
         reference::squared_distance(row, self.centroids.centre(cluster), self.squared_norms[cluster])
+    }
+}
+
+/// What there is to write of a centre where nothing is written yet.
+fn all_of(frame: &Frame, centroids: &Centroids, cluster: usize) -> Changed {
+    match frame.density() {
+        Density::Dense => Changed::all_of(cluster),
+        Density::Sparse => Changed::non_zeros_of(cluster, centroids.centre(cluster)),
     }
 }
 
@@ -315,11 +409,32 @@ impl Groups {
         }
     }
 
+    /// No cluster is left.
+    fn forget(&mut self) {
+        self.margin = (0.0, 0.0);
+        self.coordinates_vanish = false;
+    }
+
     /// As many groups without any cluster; columns are zero.
     fn grow(&mut self, n_groups: usize) {
         self.columns.resize(n_groups * self.n_features, [0.0; LANES]);
         self.norms.clear();
         self.norms.resize(n_groups, [f32::INFINITY; LANES]);
+    }
+
+    /// ‖x‖² of a row in the frame, and what the square of a distance may err by: twice as much as a score may, and the
+    /// rounding of the norm.
+    fn norm_and_error(&self, image: &Image, row: usize) -> (f64, f64) {
+        let (squared_norm, reach) = image.squared_norm_and_reach(row);
+        let squared_norm = f64::from(squared_norm);
+        let (factor, rest) = self.margin;
+        (squared_norm, f64::from(reach * factor + rest) + squared_norm * f64::from(f32::EPSILON))
+    }
+
+    /// The square of the distance in the frame that goes with a score, at least.
+    fn squared_at_least(&self, image: &Image, row: usize, score: f32) -> f64 {
+        let (squared_norm, error) = self.norm_and_error(image, row);
+        f64::from(score) + squared_norm - error
     }
 
     fn table(&self) -> kernel::Table<'_> {

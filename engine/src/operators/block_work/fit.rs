@@ -1,14 +1,18 @@
-//! Work that sees all blocks in one task: seeding, and a whole fit in place.
+//! Work that sees all blocks in one task: seeding, a whole fit in place, and a whole sweep over numbers of clusters.
 
 use std::sync::Arc;
 
-use covey_udfs::kmeans::{self, Centroids, FixedPoint, Frame, IterationStats, Lloyd, Profile, Resident, in_place};
+use covey_udfs::kmeans::{
+    self, Centroids, FixedPoint, Frame, IterationStats, Lloyd, Profile, Prospects, Resident, Sample, Spread, Sweep,
+    SweepStep, best_of, choose, in_place,
+};
 use covey_udfs::matrix::Points;
 use datafusion::arrow::array::{ArrayRef, BinaryArray, StringArray};
+use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
 use rayon::prelude::*;
 
-use super::{FitSpec, SeedSpec, Task};
+use super::{FitSpec, SeedSpec, SweepSpec, Swept, Task};
 use crate::block_cache::HeldBlock;
 use crate::coordinator::Progress;
 use crate::external;
@@ -16,31 +20,65 @@ use crate::operators::blocks::{cancelled, compute};
 use crate::operators::partial_wire::encode_centroids;
 
 pub(super) async fn seed(task: Task, spec: SeedSpec) -> Result<Vec<ArrayRef>> {
-    let scale = FixedPoint::new(&task.services.profile(&spec.fit).await?);
+    let arithmetic = task.services.arithmetic(&spec.fit).await?;
     let blocks = task.blocks().await?;
-    let centroids = compute(move |cancel| seed_blocks(&blocks, &spec, &scale, cancel)).await?;
-    Ok(result_row(&centroids, String::from("[]")))
+    let work = move |cancel: &kmeans::Cancel| seed_blocks(&blocks, &spec, &arithmetic.scale, &arithmetic.frame, cancel);
+    Ok(result_row(&compute(work).await?, String::from("[]")))
 }
 
 fn seed_blocks(
     blocks: &[Arc<HeldBlock>],
     spec: &SeedSpec,
     scale: &FixedPoint,
+    frame: &Frame,
     cancel: &kmeans::Cancel,
 ) -> Result<Centroids> {
-    let blocks: Vec<&Points> = blocks.iter().map(|block| block.points.as_ref()).collect();
-    kmeans::seed(&blocks, spec.n_clusters, spec.init, scale, spec.random_state, cancel)
-        .map_err(external)?
-        .ok_or_else(cancelled)
+    let rows = |block: &Arc<HeldBlock>| (Arc::clone(&block.points), block.image(frame));
+    let prospects = Prospects::new(blocks.par_iter().map(rows).collect());
+    let (n, init, random_state) = (spec.n_clusters, spec.init, spec.random_state);
+    let seeds = match spec.at_most {
+        true => kmeans::seed_at_most(prospects, n, init, scale, frame, random_state, cancel),
+        false => kmeans::seed(prospects, n, init, scale, frame, random_state, cancel).map_err(external)?,
+    };
+    seeds.ok_or_else(cancelled)
 }
 
 /// Seeds and iterates in place, and reports every iteration. The steps are those of the distributed way, taken
 /// by the same [`Lloyd`], so the result has the same bits.
 pub(super) async fn fit(task: Task, spec: FitSpec) -> Result<Vec<ArrayRef>> {
-    let profile = task.services.profile(&spec.seed.fit).await?;
+    let fit = spec.seed.fit.clone();
+    let run = move |held: Held, report: &dyn Fn(Progress), cancel: &kmeans::Cancel| {
+        let init = held.seed(&spec.seed, cancel)?;
+        report(Progress::Seeded);
+        let mut lloyd = Lloyd::new(spec.lloyd, held.scale.clone(), held.spread.clone(), init);
+        let iterated = |stats: &IterationStats| report(Progress::Iterated(stats.clone()));
+        in_place::iterate(&mut held.residents(), &mut lloyd, held.frame.clone(), iterated, cancel)
+            .ok_or_else(cancelled)?;
+        Ok(lloyd)
+    };
+    let lloyd = run_reporting(task, fit, run).await?;
+    Ok(result_row(lloyd.centroids(), serde_json::to_string(lloyd.history()).map_err(external)?))
+}
+
+/// The same for a sweep.
+pub(super) async fn sweep(task: Task, spec: SweepSpec) -> Result<Vec<ArrayRef>> {
+    let fit = spec.seed.fit.clone();
+    let run = move |held: Held, report: &dyn Fn(Progress), cancel: &kmeans::Cancel| {
+        held.sweep(&spec, report, cancel)
+    };
+    let (centroids, swept) = run_reporting(task, fit, run).await?;
+    Ok(result_row(&centroids, serde_json::to_string(&swept).map_err(external)?))
+}
+
+/// Runs work over all blocks of a fit on the threads for computing, while what it reports is passed on.
+async fn run_reporting<T: Send + 'static>(
+    task: Task,
+    fit: String,
+    work: impl FnOnce(Held, &dyn Fn(Progress), &kmeans::Cancel) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let profile = task.services.profile(&fit).await?;
     let blocks = task.blocks().await?;
     let (reports, mut progress) = tokio::sync::mpsc::unbounded_channel();
-    let fit = spec.seed.fit.clone();
     let services = Arc::clone(&task.services);
     let reporting = async move {
         while let Some(step) = progress.recv().await {
@@ -51,31 +89,72 @@ pub(super) async fn fit(task: Task, spec: FitSpec) -> Result<Vec<ArrayRef>> {
     let computing = compute(move |cancel| {
         // The channel ends with this closure.
         let report = |step| drop(reports.send(step));
-        run(&blocks, &spec, &profile, report, cancel)
+        work(Held::new(blocks, &profile, cancel)?, &report, cancel)
     });
-    let (lloyd, ()) = futures::try_join!(computing, reporting)?;
-    Ok(result_row(lloyd.centroids(), serde_json::to_string(lloyd.history()).map_err(external)?))
+    Ok(futures::try_join!(computing, reporting)?.0)
 }
 
-fn run(
-    blocks: &[Arc<HeldBlock>],
-    spec: &FitSpec,
-    profile: &Profile,
-    report: impl Fn(Progress),
-    cancel: &kmeans::Cancel,
-) -> Result<Lloyd> {
-    let scale = FixedPoint::new(profile);
-    let points: Vec<&Points> = blocks.iter().map(|block| block.points.as_ref()).collect();
-    let spread = in_place::spread_of(&points, profile.density, &scale, cancel).ok_or_else(cancelled)?;
-    let frame = Frame::new(profile, &spread.mean);
-    let init = seed_blocks(blocks, &spec.seed, &scale, cancel)?;
-    report(Progress::Seeded);
-    let resident = |block: &Arc<HeldBlock>| Resident::new(Arc::clone(&block.points), block.image(&frame));
-    let mut residents: Vec<Resident> = blocks.par_iter().map(resident).collect();
-    let mut lloyd = Lloyd::new(spec.lloyd, scale, spread, init);
-    let iterated = |stats: &IterationStats| report(Progress::Iterated(stats.clone()));
-    in_place::iterate(&mut residents, &mut lloyd, frame.clone(), iterated, cancel).ok_or_else(cancelled)?;
-    Ok(lloyd)
+/// All blocks of a fit and how to compute with them.
+struct Held {
+    blocks: Vec<Arc<HeldBlock>>,
+    scale: FixedPoint,
+    spread: Spread,
+    frame: Frame,
+}
+
+impl Held {
+    fn new(blocks: Vec<Arc<HeldBlock>>, profile: &Profile, cancel: &kmeans::Cancel) -> Result<Self> {
+        let scale = FixedPoint::new(profile);
+        let points: Vec<&Points> = blocks.iter().map(|block| block.points.as_ref()).collect();
+        let spread = in_place::spread_of(&points, profile.density, &scale, cancel).ok_or_else(cancelled)?;
+        let frame = Frame::new(profile, &spread.mean);
+        Ok(Self { blocks, scale, spread, frame })
+    }
+
+    fn seed(&self, spec: &SeedSpec, cancel: &kmeans::Cancel) -> Result<Centroids> {
+        seed_blocks(&self.blocks, spec, &self.scale, &self.frame, cancel)
+    }
+
+    /// The blocks before the first iteration.
+    fn residents(&self) -> Vec<Resident> {
+        let resident = |block: &Arc<HeldBlock>| Resident::new(Arc::clone(&block.points), block.image(&self.frame));
+        self.blocks.par_iter().map(resident).collect()
+    }
+
+    fn sweep(
+        &self,
+        spec: &SweepSpec,
+        report: &dyn Fn(Progress),
+        cancel: &kmeans::Cancel,
+    ) -> Result<(Centroids, Swept)> {
+        let (n, random_state) = (spec.n_sample, spec.seed.random_state);
+        let drawn = self.blocks.par_iter().flat_map(|block| Sample::draw(&block.points, n, random_state));
+        let sample = Sample::new(drawn.collect(), n, &self.frame, self.scale.n_features());
+        let (mut best, mut history): (Option<Vec<SweepStep>>, _) = (None, vec![]);
+        for run in 0..spec.n_init {
+            let seed = SeedSpec { random_state: random_state.wrapping_add(run as u64), ..spec.seed.clone() };
+            let init = self.seed(&seed, cancel)?;
+            report(Progress::Seeded);
+            let k_max = spec.k_max.min(init.n_clusters());
+            let lloyd = Lloyd::new(spec.lloyd, self.scale.clone(), self.spread.clone(), init);
+            let sweep = Sweep::new(lloyd, spec.k_min, k_max);
+            let iterated = |stats: &IterationStats| report(Progress::Iterated(stats.clone()));
+            let (steps, stats) =
+                in_place::sweep(&mut self.residents(), sweep, &sample, self.frame.clone(), iterated, cancel)
+                    .ok_or_else(cancelled)?;
+            history.push(stats);
+            best = Some(match best {
+                Some(best) => best_of(best, steps),
+                None => steps,
+            });
+        }
+        let steps = best.unwrap_or_default();
+        let points: Vec<_> = steps.iter().map(|step| step.point.clone()).collect();
+        let choice = choose(&points);
+        let chosen = steps.iter().find(|step| step.point.n_clusters == choice.n_clusters());
+        let centroids = chosen.ok_or_else(|| exec_datafusion_err!("a sweep ended without a solution"))?.centroids();
+        Ok((centroids, Swept { points, choice, history }))
+    }
 }
 
 fn result_row(centroids: &Centroids, history: String) -> Vec<ArrayRef> {

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use covey_udfs::kmeans::{self, ClusterSummary, FixedPoint, Nearest, Resident, in_place};
+use covey_udfs::kmeans::{
+    self, CentroidTable, ClusterSummary, FixedPoint, Frame, Merge, Nearest, Resident, Sample, in_place,
+};
 use covey_udfs::matrix::Points;
 use datafusion::arrow::array::{ArrayRef, BinaryArray, Float64Array, StringArray, UInt32Array, UInt64Array};
 use datafusion::error::Result;
@@ -14,7 +16,9 @@ use crate::block_cache::HeldBlock;
 use crate::blocks::Documents;
 use crate::coordinator::{MEAN, centroids_key};
 use crate::operators::blocks::{cancelled, compute};
-use crate::operators::partial_wire::{decode_centroids, encode_far_points, encode_moments, encode_partial};
+use crate::operators::partial_wire::{
+    decode_centroids, encode_distances, encode_drawn, encode_far_points, encode_moments, encode_partial,
+};
 
 pub(super) async fn moments(task: Task, fit: &str, around_mean: bool) -> Result<Vec<ArrayRef>> {
     let profile = task.services.profile(fit).await?;
@@ -33,34 +37,28 @@ pub(super) async fn moments(task: Task, fit: &str, around_mean: bool) -> Result<
     Ok(result_row(&task, moments.n_points, &encode_moments(n_features, &moments)))
 }
 
-/// What an iteration changes: only rows that go to another cluster count. A block that comes from elsewhere has no
-/// labels of the iteration before; they are found again by its centroids, which are still published.
-pub(super) async fn assign(task: Task, fit: &str, run: usize, iteration: usize) -> Result<Vec<ArrayRef>> {
-    let services = &task.services;
-    let arithmetic = services.arithmetic(fit).await?;
-    let table = services.table(fit, &centroids_key(run, iteration)).await?;
+/// What an iteration changes: only rows that go to another cluster count.
+pub(super) async fn assign(
+    task: Task,
+    fit: &str,
+    run: usize,
+    iteration: usize,
+    merges: Vec<Merge>,
+) -> Result<Vec<ArrayRef>> {
+    let table = task.services.table(fit, &centroids_key(run, iteration)).await?;
+    let arithmetic = task.services.arithmetic(fit).await?;
     let n_features = table.centroids().n_features();
     let blocks = task.blocks().await?;
-    let before = iteration.checked_sub(1);
-    let labels: Vec<Option<Vec<u32>>> =
-        blocks.iter().map(|block| before.and_then(|before| block.take_labels(run, before))).collect();
-    let table_before = match before {
-        Some(before) if labels.contains(&None) => Some(services.table(fit, &centroids_key(run, before)).await?),
-        _ => None,
+    let labelled = match iteration.checked_sub(1) {
+        Some(before) => {
+            let labels = blocks.iter().map(|block| block.take_labels(run, before)).collect();
+            Labelled::after(&task, fit, run, before, labels).await?
+        }
+        None => Labelled::unassigned(&blocks),
     };
     let partial = compute(move |cancel| {
-        let resident = |(block, labels): (&Arc<HeldBlock>, Option<Vec<u32>>)| {
-            let (points, image) = (Arc::clone(&block.points), block.image(&arithmetic.frame));
-            if let Some(labels) = labels {
-                return Ok(Resident::with_labels(points, image, labels));
-            }
-            let mut resident = Resident::new(points, image);
-            if let Some(table) = &table_before {
-                resident.relabel(table, cancel).ok_or_else(cancelled)?;
-            }
-            Ok(resident)
-        };
-        let mut residents = blocks.par_iter().zip(labels).map(resident).collect::<Result<Vec<_>>>()?;
+        let mut residents = labelled.residents(&blocks, &arithmetic.frame, cancel)?;
+        residents.par_iter_mut().for_each(|resident| merges.iter().for_each(|merge| resident.merge(*merge)));
         let partial = in_place::pass(&mut residents, &table, &arithmetic.scale, None, cancel).ok_or_else(cancelled)?;
         for (block, resident) in blocks.iter().zip(residents) {
             block.keep_labels(run, iteration, resident.into_labels());
@@ -69,6 +67,81 @@ pub(super) async fn assign(task: Task, fit: &str, run: usize, iteration: usize) 
     })
     .await?;
     Ok(result_row(&task, partial.n_points, &encode_partial(n_features, &partial)))
+}
+
+/// The labels of blocks after an iteration, where they are known, and how to find the others again: a block that comes
+/// from elsewhere has none, but the centroids of that iteration are still published.
+struct Labelled {
+    labels: Vec<Option<Vec<u32>>>,
+    table: Option<Arc<CentroidTable>>,
+}
+
+impl Labelled {
+    fn unassigned(blocks: &[Arc<HeldBlock>]) -> Self {
+        Self { labels: vec![None; blocks.len()], table: None }
+    }
+
+    async fn after(
+        task: &Task,
+        fit: &str,
+        run: usize,
+        iteration: usize,
+        labels: Vec<Option<Vec<u32>>>,
+    ) -> Result<Self> {
+        let table = match labels.contains(&None) {
+            true => Some(task.services.table(fit, &centroids_key(run, iteration)).await?),
+            false => None,
+        };
+        Ok(Self { labels, table })
+    }
+
+    fn residents(self, blocks: &[Arc<HeldBlock>], frame: &Frame, cancel: &kmeans::Cancel) -> Result<Vec<Resident>> {
+        let resident = |(block, labels): (&Arc<HeldBlock>, Option<Vec<u32>>)| {
+            let (points, image) = (Arc::clone(&block.points), block.image(frame));
+            if let Some(labels) = labels {
+                return Ok(Resident::with_labels(points, image, labels));
+            }
+            let mut resident = Resident::new(points, image);
+            if let Some(table) = &self.table {
+                resident.relabel(table, cancel).ok_or_else(cancelled)?;
+            }
+            Ok(resident)
+        };
+        blocks.par_iter().zip(self.labels).map(resident).collect()
+    }
+}
+
+pub(super) async fn distances(
+    task: Task,
+    fit: &str,
+    run: usize,
+    iteration: usize,
+    key: &str,
+    is_asked_for: Vec<bool>,
+) -> Result<Vec<ArrayRef>> {
+    let (arithmetic, table) = (task.services.arithmetic(fit).await?, task.services.table(fit, key).await?);
+    let blocks = task.blocks().await?;
+    let labels = blocks.iter().map(|block| block.labels(run, iteration)).collect();
+    let labelled = Labelled::after(&task, fit, run, iteration, labels).await?;
+    let n_points = blocks.iter().map(|block| block.points.len() as u64).sum();
+    let distances = compute(move |cancel| {
+        let residents = labelled.residents(&blocks, &arithmetic.frame, cancel)?;
+        Ok(in_place::distances_of(&residents, &table, &is_asked_for, &arithmetic.scale))
+    })
+    .await?;
+    Ok(result_row(&task, n_points, &encode_distances(&distances)))
+}
+
+pub(super) async fn sample(task: Task, n: usize, random_state: u64) -> Result<Vec<ArrayRef>> {
+    let blocks = task.blocks().await?;
+    let n_points = blocks.iter().map(|block| block.points.len() as u64).sum();
+    let n_features = blocks.first().map_or(0, |block| block.points.rows.n_features());
+    let drawn = compute(move |_| {
+        let drawn = blocks.par_iter().flat_map(|block| Sample::draw(&block.points, n, random_state));
+        Ok(Sample::first(drawn.collect(), n))
+    })
+    .await?;
+    Ok(result_row(&task, n_points, &encode_drawn(n_features, drawn)))
 }
 
 pub(super) async fn farthest(task: Task, fit: &str, key: &str, n: usize) -> Result<Vec<ArrayRef>> {

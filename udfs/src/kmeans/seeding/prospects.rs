@@ -1,0 +1,160 @@
+//! Rows as those who look for one more centre see them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rayon::prelude::*;
+
+use super::race::{Drawn, Race};
+use crate::kmeans::assign::CHUNK_ROWS;
+use crate::kmeans::{Cancel, CentroidTable, FixedPoint, Frame, Image};
+use crate::matrix::Points;
+
+/// Rows of some blocks that may become centres.
+#[derive(Debug)]
+pub struct Prospects {
+    blocks: Vec<Block>,
+}
+
+#[derive(Debug)]
+struct Block {
+    points: Arc<Points>,
+    image: Arc<Image>,
+    hashes: Vec<u128>,
+    /// Rows that may be nearer to one of the rows tried last than to any centre so far; none where that is not known.
+    near: Option<Vec<usize>>,
+    /// D²: the squared distance of each row to the nearest centre so far, infinite before there is one.
+    distances: Vec<f64>,
+}
+
+impl Prospects {
+    /// Blocks with their images, before there is a centre.
+    pub fn new(blocks: Vec<(Arc<Points>, Arc<Image>)>) -> Self {
+        Self { blocks: blocks.into_par_iter().map(|(points, image)| Block::new(points, image)).collect() }
+    }
+
+    /// The rows that win a race by weight, or all where there are no more.
+    pub(super) fn sample(self, race: Race, frame: &Frame) -> Self {
+        let n_rows: usize = self.blocks.iter().map(|block| block.points.len()).sum();
+        if n_rows <= race.n {
+            return self;
+        }
+        let blocks = self.blocks.par_iter().enumerate();
+        let mut entries: Vec<(u64, u128, usize, usize)> = blocks
+            .flat_map(|(at, block)| {
+                let keyed = (0..block.points.len()).into_par_iter().filter_map(move |i| {
+                    let (weight, hash) = (block.points.weights[i], block.hashes[i]);
+                    (weight > 0).then(|| (race.key(hash, weight as f64).to_bits(), hash, at, i))
+                });
+                keyed
+            })
+            .collect();
+        entries.par_sort_unstable_by_key(|(key, hash, ..)| (*key, *hash));
+        entries.truncate(race.n);
+        let mut points = Points::new(frame.density(), self.blocks[0].points.rows.n_features());
+        for (_, _, block, i) in entries {
+            let from = &self.blocks[block].points;
+            points.push(from.rows.row(i), from.weights[i]);
+        }
+        let image = Arc::new(Image::new(&points.rows, frame));
+        Self { blocks: vec![Block::new(Arc::new(points), image)] }
+    }
+
+    /// The rows that win a race by weight times D², or by weight alone where `by_distance` is not set, first the best.
+    /// Rows that are centres take no part. `None` when cancelled.
+    pub(super) fn draw(&self, race: Race, by_distance: bool, cancel: &Cancel) -> Option<Vec<Drawn>> {
+        let drawn: Option<Vec<Vec<Drawn>>> =
+            self.blocks.par_iter().map(|block| block.draw(race, by_distance, cancel)).collect();
+        let mut drawn = drawn?.concat();
+        Drawn::first(&mut drawn, race.n);
+        Some(drawn)
+    }
+
+    /// By how much each centre of `trials` would lower Σ w·D², quantised.
+    pub(super) fn gains(&mut self, trials: &CentroidTable, scale: &FixedPoint, cancel: &Cancel) -> Option<Vec<i128>> {
+        let zero = vec![0; trials.n_clusters()];
+        let gains = self.blocks.par_iter_mut().map(|block| block.gains(trials, scale, cancel));
+        gains.try_reduce_with(|a, b| Some(sum(a, b))).unwrap_or(Some(zero))
+    }
+
+    /// Takes one more centre into account, the only one of `one`.
+    pub(super) fn lower(&mut self, one: &CentroidTable, cancel: &Cancel) -> Option<()> {
+        self.blocks.par_iter_mut().map(|block| block.lower(one, cancel)).collect()
+    }
+}
+
+impl Block {
+    fn new(points: Arc<Points>, image: Arc<Image>) -> Self {
+        let n = points.len();
+        let hashes = (0..n).into_par_iter().map(|i| points.rows.row(i).content_hash()).collect();
+        Self { points, image, hashes, near: None, distances: vec![f64::INFINITY; n] }
+    }
+
+    fn chunks(&self) -> impl IndexedParallelIterator<Item = std::ops::Range<usize>> + use<> {
+        let n = self.points.len();
+        (0..n).into_par_iter().step_by(CHUNK_ROWS).map(move |start| start..n.min(start + CHUNK_ROWS))
+    }
+
+    fn draw(&self, race: Race, by_distance: bool, cancel: &Cancel) -> Option<Vec<Drawn>> {
+        let mass = |i: usize| match self.distances[i] {
+            distance if by_distance && distance.is_finite() => distance,
+            distance => f64::from(distance > 0.0),
+        };
+        let chunk = |range| {
+            (!cancel.load(Ordering::Relaxed)).then(|| race.run(&self.points, &self.hashes, range, mass))
+        };
+        let drawn: Option<Vec<Vec<Drawn>>> = self.chunks().map(chunk).collect();
+        Some(drawn?.concat())
+    }
+
+    fn gains(&mut self, trials: &CentroidTable, scale: &FixedPoint, cancel: &Cancel) -> Option<Vec<i128>> {
+        let near: Vec<Vec<usize>> = self.chunks().map(|range| self.near(trials, range, cancel)).collect::<Option<_>>()?;
+        let of_rows = |rows: &Vec<usize>| {
+            let mut gains = vec![0_i128; trials.n_clusters()];
+            for &i in rows {
+                let (row, before) = (self.points.rows.row(i), self.distances[i]);
+                for (trial, gain) in gains.iter_mut().enumerate() {
+                    let after = trials.squared_distance(row, trial);
+                    if after < before {
+                        let gained = scale.quantise_distance(before) - scale.quantise_distance(after);
+                        *gain += i128::from(gained) * i128::from(self.points.weights[i]);
+                    }
+                }
+            }
+            gains
+        };
+        let zero = || vec![0; trials.n_clusters()];
+        let gains = near.par_iter().map(of_rows).reduce(zero, sum);
+        self.near = Some(near.concat());
+        Some(gains)
+    }
+
+    /// The rows that may be nearer to a centre of `trials` than to any so far.
+    fn near(&self, trials: &CentroidTable, range: std::ops::Range<usize>, cancel: &Cancel) -> Option<Vec<usize>> {
+        if cancel.load(Ordering::Relaxed) {
+            return None;
+        }
+        let at_least = trials.squared_distances_at_least(&self.points.rows, &self.image, range.clone());
+        // The bound of a row of which nothing is known is no number.
+        let is_far = |i: usize, bound: f64| bound >= trials.frame().squared(self.distances[i]);
+        Some(range.zip(at_least).filter(|(i, bound)| !is_far(*i, *bound)).map(|(i, _)| i).collect())
+    }
+
+    /// `one` has one of the rows that were tried last, where there are any.
+    fn lower(&mut self, one: &CentroidTable, cancel: &Cancel) -> Option<()> {
+        let near = match self.near.take() {
+            Some(near) => near,
+            None => self.chunks().map(|range| self.near(one, range, cancel)).collect::<Option<Vec<_>>>()?.concat(),
+        };
+        for i in near {
+            let distance = one.squared_distance(self.points.rows.row(i), 0);
+            self.distances[i] = self.distances[i].min(distance);
+        }
+        Some(())
+    }
+}
+
+fn sum(mut a: Vec<i128>, b: Vec<i128>) -> Vec<i128> {
+    a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+    a
+}

@@ -1,12 +1,13 @@
 //! Table functions that read models and the board: `model_clusters`, `model_terms`, `model_iterations`, `model_elbow`,
-//! `covey_jobs`. Their rows are made on the scheduler when the query is planned, and are few.
+//! `model_examples`, `covey_jobs`. Their rows are made on the scheduler when the query is planned, and are few.
 
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use covey_engine::models::{Model, ModelRegistry};
+use covey_engine::models::{Example, Model, ModelRegistry};
 use covey_engine::user_err;
+use covey_udfs::kmeans::EXAMPLES_MAX;
 use covey_udfs::matrix::WEIGHT_ONE;
 use datafusion::arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -23,11 +24,14 @@ use crate::board::JobBoard;
 /// Terms that `model_terms` gives for each cluster when it is not told.
 const TERMS_DEFAULT: usize = 10;
 
+/// Rows nearest and farthest that `model_examples` gives for each cluster when it is not told.
+const EXAMPLES_DEFAULT: usize = 3;
+
 /// Terms that `model_clusters` shows of each cluster.
 const TERMS_SHOWN: usize = 5;
 
 pub fn register(session: &SessionContext, models: &ModelRegistry, board: &Arc<JobBoard>) {
-    for view in [View::Clusters, View::Terms { n: TERMS_DEFAULT }, View::Iterations, View::Elbow] {
+    for view in [View::Clusters, View::Terms { n: TERMS_DEFAULT }, View::Iterations, View::Elbow, View::Examples { n: EXAMPLES_DEFAULT }] {
         let name = view.function();
         session.register_udtf(name, Arc::new(ModelFunction { models: models.clone(), view }));
     }
@@ -41,6 +45,7 @@ enum View {
     Terms { n: usize },
     Iterations,
     Elbow,
+    Examples { n: usize },
 }
 
 impl View {
@@ -50,6 +55,7 @@ impl View {
             Self::Terms { .. } => "model_terms",
             Self::Iterations => "model_iterations",
             Self::Elbow => "model_elbow",
+            Self::Examples { .. } => "model_examples",
         }
     }
 
@@ -83,6 +89,14 @@ impl View {
                 Field::new("executors", DataType::UInt32, false),
                 Field::new("distinct_rows_by_executor", DataType::Utf8, false),
             ],
+            Self::Examples { .. } => vec![
+                Field::new("cluster", DataType::UInt32, false),
+                Field::new("kind", DataType::Utf8, false),
+                Field::new("rank", DataType::UInt32, false),
+                Field::new("distance", DataType::Float64, true),
+                Field::new("size", DataType::Float64, false),
+                Field::new("example", DataType::Utf8, false),
+            ],
             Self::Elbow => vec![
                 Field::new("clusters", DataType::UInt32, false),
                 Field::new("inertia", DataType::Float64, false),
@@ -101,6 +115,7 @@ impl View {
             Self::Terms { n } => term_rows(model, n),
             Self::Iterations => iteration_rows(model),
             Self::Elbow => elbow_rows(model)?,
+            Self::Examples { n } => example_rows(model, n),
         };
         Ok(RecordBatch::try_new(self.schema(), columns)?)
     }
@@ -162,6 +177,24 @@ fn iteration_rows(model: &Model) -> Vec<ArrayRef> {
     ]
 }
 
+fn example_rows(model: &Model, n: usize) -> Vec<ArrayRef> {
+    type ExampleOf<'a> = (u32, &'static str, u32, &'a Example);
+    let mut rows: Vec<ExampleOf<'_>> = vec![];
+    for cluster in &model.files.clusters {
+        for (kind, examples) in [("nearest", &cluster.nearest), ("farthest", &cluster.farthest)] {
+            rows.extend((1..).zip(examples.iter().take(n)).map(|(rank, row)| (cluster.cluster, kind, rank, row)));
+        }
+    }
+    vec![
+        Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.0))),
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.1))),
+        Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.2))),
+        Arc::new(Float64Array::from_iter(rows.iter().map(|row| row.3.distance))),
+        Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.3.size))),
+        Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.3.text))),
+    ]
+}
+
 fn elbow_rows(model: &Model) -> Result<Vec<ArrayRef>> {
     let Some(elbow) = &model.files.elbow else {
         return user_err!(
@@ -181,7 +214,8 @@ fn elbow_rows(model: &Model) -> Result<Vec<ArrayRef>> {
     ])
 }
 
-/// `model_clusters('m')`, `model_terms('m' [, n])`, `model_iterations('m')`, `model_elbow('m')`.
+/// `model_clusters('m')`, `model_terms('m' [, n])`, `model_iterations('m')`, `model_elbow('m')`,
+/// `model_examples('m' [, n])`.
 #[derive(Debug)]
 struct ModelFunction {
     models: ModelRegistry,
@@ -195,18 +229,23 @@ impl TableFunctionImpl for ModelFunction {
             Some(Expr::Literal(value, _)) => value.try_as_str().flatten(),
             _ => None,
         };
-        let count = match (self.view, args.get(1)) {
-            (View::Terms { n }, None) => Some(View::Terms { n }),
-            (View::Terms { .. }, Some(Expr::Literal(value, _))) => {
-                value.to_string().parse().ok().map(|n| View::Terms { n })
-            }
-            (view, None) => Some(view),
+        let count = |limit: usize| match args.get(1) {
+            Some(Expr::Literal(value, _)) => value.to_string().parse().ok().filter(|n| *n <= limit),
             _ => None,
         };
-        let (Some(name), Some(view), true) = (name, count, args.len() <= 2) else {
+        let view = match (self.view, args.get(1)) {
+            (view, None) => Some(view),
+            (View::Terms { .. }, Some(_)) => count(usize::MAX).map(|n| View::Terms { n }),
+            (View::Examples { .. }, Some(_)) => count(EXAMPLES_MAX).map(|n| View::Examples { n }),
+            (_, Some(_)) => None,
+        };
+        let (Some(name), Some(view), true) = (name, view, args.len() <= 2) else {
             let (more, numbers) = match self.view {
-                View::Terms { .. } => (" [, terms]", ", and how many terms as a whole number"),
-                _ => ("", ""),
+                View::Terms { .. } => (" [, terms]", ", and how many terms as a whole number".to_string()),
+                View::Examples { .. } => {
+                    (" [, examples]", format!(", and how many examples as a whole number up to {EXAMPLES_MAX}"))
+                }
+                _ => ("", String::new()),
             };
             return user_err!(
                 "{function} takes the name of a model as a literal string{numbers}: {function}('model'{more})"

@@ -101,10 +101,11 @@ fn panel<'a>(area: &Area<'a>, clusters: &[f64], curve: &Curve<'_>, chosen: Optio
     chart.draw_series(LineSeries::new(points.iter().copied(), curve.color.stroke_width(3)))?;
     let at = points.iter().filter(|(k, _)| chosen == Some(*k)).copied();
     chart.draw_series(at.clone().map(|point| Circle::new(point, 6, curve.color.filled())))?;
-    let style = (FONT, 17).into_font().color(&INK).pos(Pos::new(HPos::Left, VPos::Bottom));
+    let style = |side| (FONT, 17).into_font().color(&INK).pos(Pos::new(side, VPos::Bottom));
     chart.draw_series(at.map(|(k, y)| {
-        let text = format!("k = {k}: {}", short(y));
-        EmptyElement::at((k, y)) + Text::new(text, (10, -6), style.clone())
+        // To the left where there is no room to the right.
+        let (side, away) = if k - first > 0.8 * (last - first) { (HPos::Right, -10) } else { (HPos::Left, 10) };
+        EmptyElement::at((k, y)) + Text::new(format!("k = {k}: {}", short(y)), (away, -8), style(side))
     }))?;
     Ok(())
 }

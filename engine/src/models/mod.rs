@@ -16,5 +16,5 @@ mod registry;
 pub mod vocabulary_file;
 
 pub use manifest::{FileEntry, MODEL_NAME_CHARACTERS_MAX, Manifest, ModelFeatures, check_model_name};
-pub use model::{ClusterRow, ElbowCurve, IterationRow, Model, ModelFiles};
+pub use model::{ClusterRow, ElbowCurve, Example, IterationRow, Model, ModelFiles};
 pub use registry::{ModelRegistry, NewModel, Seen};

@@ -37,6 +37,25 @@ pub struct ClusterRow {
     pub inertia: f64,
     /// The row nearest to the centre.
     pub example: Option<String>,
+    /// The nearest first.
+    #[serde(default)]
+    pub nearest: Vec<Example>,
+    /// The farthest first.
+    #[serde(default)]
+    pub farthest: Vec<Example>,
+}
+
+/// A row of the training data as an example of its cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Example {
+    /// The text, or the numbers.
+    pub text: String,
+    /// To the centre; none for a text without a known term that was taken for want of others.
+    #[serde(with = "covey_udfs::exact::option")]
+    pub distance: Option<f64>,
+    /// Σ of weights of the rows that are equal to it.
+    #[serde(with = "covey_udfs::exact")]
+    pub size: f64,
 }
 
 /// One iteration and who worked on it.

@@ -2,6 +2,7 @@
 
 mod fit;
 mod iterate;
+mod summary;
 mod texts;
 
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::block_cache::HeldBlock;
 use crate::coordinator::ExecutorServices;
+
+pub use summary::{ExampleRow, SummaryRow};
 
 /// What to do with the files of a partition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -146,15 +149,7 @@ impl BlockWork {
                 ("result", DataType::Binary, false),
             ],
             Self::Seed(_) | Self::Fit(_) | Self::Sweep(_) => &[("result", DataType::Binary, false), ("history", DataType::Utf8, false)],
-            Self::Summarize { .. } => &[
-                ("cluster", DataType::UInt32, false),
-                ("weight", DataType::UInt64, false),
-                ("points", DataType::UInt64, false),
-                ("inertia", DataType::Binary, false),
-                ("nearest_distance", DataType::Float64, true),
-                ("nearest_hash", DataType::Binary, true),
-                ("example", DataType::Utf8, true),
-            ],
+            Self::Summarize { .. } => &[("cluster", DataType::UInt32, false), ("summary", DataType::Utf8, false)],
         };
         let field =
             |(name, data_type, nullable): &(&str, DataType, bool)| Field::new(*name, data_type.clone(), *nullable);

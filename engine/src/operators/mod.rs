@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::external;
 
-pub use block_work::{BlockWork, FitSpec, SeedSpec, SweepSpec, Swept, VectorizeSpec};
+pub use block_work::{BlockWork, ExampleRow, FitSpec, SeedSpec, SummaryRow, SweepSpec, Swept, VectorizeSpec};
 pub(crate) use blocks::compute;
 pub use blocks::{BlocksExec, block_source};
 pub use collect::{CollectExec, CollectSpec, Features};

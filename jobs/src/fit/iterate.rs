@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use covey_engine::external;
-use covey_engine::models::{ClusterRow, ElbowCurve, IterationRow};
+use covey_engine::models::{ClusterRow, ElbowCurve, Example, IterationRow};
 use covey_engine::operators::{
-    BlockWork, FitSpec, SeedSpec, decode_centroids, decode_far_points, decode_moments, decode_partial,
+    BlockWork, ExampleRow, FitSpec, SeedSpec, SummaryRow, decode_centroids, decode_far_points, decode_moments, decode_partial,
 };
 use covey_udfs::kmeans::{
     Centroids, FarPoint, FixedPoint, Iterating, IterationStats, Lloyd, LloydParams, Merge, Moments, Partial, Spread,
 };
 use covey_udfs::matrix::{Density, WEIGHT_ONE};
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
-use datafusion::arrow::datatypes::{Float64Type, UInt32Type, UInt64Type};
+use datafusion::arrow::array::{AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{UInt32Type, UInt64Type};
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
 
@@ -212,11 +212,11 @@ impl Fit<'_> {
         let documents = prepared.blocks.iter().filter_map(|(url, documents)| Some((url.clone(), documents.clone()?)));
         let work = BlockWork::Summarize { fit: self.id.clone(), centroids: key, documents: documents.collect() };
         let batches = self.run_blocks(work, urls, self.n_partitions()).await?;
-        let mut totals: Vec<Total> = (0..centroids.n_clusters()).map(|_| Total::default()).collect();
+        let mut totals = vec![SummaryRow::default(); centroids.n_clusters()];
         for batch in &batches {
-            for i in 0..batch.num_rows() {
-                let cluster = batch.column(0).as_primitive::<UInt32Type>().value(i) as usize;
-                totals[cluster].add(batch, i)?;
+            let clusters = batch.column(0).as_primitive::<UInt32Type>().values();
+            for (cluster, summary) in clusters.iter().zip(batch.column(1).as_string::<i32>().iter().flatten()) {
+                totals[*cluster as usize].merge(serde_json::from_str(summary).map_err(external)?);
             }
         }
         let inertia = scale.inertia(totals.iter().map(|total| total.inertia).sum());
@@ -225,10 +225,18 @@ impl Fit<'_> {
             size: total.weight as f64 / WEIGHT_ONE as f64,
             n_points: total.n_points,
             inertia: scale.inertia(total.inertia),
-            example: total.nearest.map(|(_, _, example)| example),
+            example: total.nearest.first().map(|nearest| nearest.text.clone()),
+            nearest: total.nearest.into_iter().map(example).collect(),
+            farthest: total.farthest.into_iter().map(example).collect(),
         });
         Ok((rows.collect(), inertia))
     }
+}
+
+fn example(row: ExampleRow) -> Example {
+    // A row without a known term lies at a distance too, but that is not what it was ranked by.
+    let distance = row.squared_distance.is_finite().then(|| row.squared_distance.sqrt());
+    Example { text: row.text, distance, size: row.weight as f64 / WEIGHT_ONE as f64 }
 }
 
 /// Seconds of a core where centres are wide: not on the threads that serve.
@@ -243,36 +251,6 @@ pub(super) fn local_rows(run: usize, history: Vec<IterationStats>) -> Vec<Iterat
         IterationRow { run, stats, points_by_executor }
     };
     history.into_iter().map(row).collect()
-}
-
-/// The sum of one cluster's rows of a summary.
-#[derive(Default)]
-struct Total {
-    weight: u64,
-    n_points: u64,
-    inertia: i128,
-    /// Squared distance and content of the nearest row, and the row as text.
-    nearest: Option<(f64, u128, String)>,
-}
-
-impl Total {
-    fn add(&mut self, batch: &RecordBatch, i: usize) -> Result<()> {
-        let damaged = |_| exec_datafusion_err!("a summary of a cluster is damaged");
-        self.weight += batch.column(1).as_primitive::<UInt64Type>().value(i);
-        self.n_points += batch.column(2).as_primitive::<UInt64Type>().value(i);
-        self.inertia += i128::from_le_bytes(batch.column(3).as_binary::<i32>().value(i).try_into().map_err(damaged)?);
-        let distances = batch.column(4).as_primitive::<Float64Type>();
-        if distances.is_null(i) {
-            return Ok(());
-        }
-        let hash = u128::from_be_bytes(batch.column(5).as_binary::<i32>().value(i).try_into().map_err(damaged)?);
-        let candidate = (distances.value(i), hash, batch.column(6).as_string::<i32>().value(i).to_string());
-        // Different texts may be equal as vectors: the first by its bytes is the example everywhere.
-        if self.nearest.as_ref().is_none_or(|best| candidate < *best) {
-            self.nearest = Some(candidate);
-        }
-        Ok(())
-    }
 }
 
 /// The rows of a pass: executor, points, result.

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::bounds::{Bounds, BoundsMut, Drift};
 use super::frame::Image;
 use super::kernel::Found;
-use super::{CentroidTable, ClusterSum, ClusterSummary, FarPoint, FixedPoint, Moments, Nearest, SumScratch};
+use super::{CentroidTable, ClusterSum, ClusterSummary, FarPoint, FixedPoint, Moments, Ranked, SumScratch, keep_first};
 use crate::matrix::{Density, Points, Row, Rows};
 
 /// Rows between two looks at the cancel flag, and the least that is worth a thread.
@@ -294,14 +294,24 @@ pub fn summarize(
     cancel: &Cancel,
 ) -> Option<Vec<ClusterSummary>> {
     let found = assignments(points, image, table, cancel)?;
+    let nearer = |a: &Ranked, b: &Ranked| {
+        let (x, y) = ((a.squared_distance, a.content_hash), (b.squared_distance, b.content_hash));
+        x < y || x == y && before(a.position, b.position)
+    };
+    let farther = |a: &Ranked, b: &Ranked| {
+        let (x, y) = ((-a.squared_distance, a.content_hash), (-b.squared_distance, b.content_hash));
+        x < y || x == y && before(a.position, b.position)
+    };
     let mut clusters = vec![ClusterSummary::default(); table.n_clusters()];
     for (position, found) in found.iter().enumerate() {
         let row = points.rows.row(position);
-        // A row without a known term says nothing of its cluster: it is the example only where there is no other.
+        let cluster = &mut clusters[found.cluster];
+        cluster.add(points.weights[position], scale.quantise_distance(found.squared_distance));
+        let ranked = Ranked { squared_distance: found.squared_distance, content_hash: row.content_hash(), position };
+        keep_first(&mut cluster.farthest, ranked, farther);
+        // A row without a known term says nothing of its cluster: it is an example only where there are no others.
         let rank = if row.indices.is_empty() { f64::INFINITY } else { found.squared_distance };
-        let candidate = Nearest { squared_distance: rank, content_hash: row.content_hash(), position };
-        let distance = scale.quantise_distance(found.squared_distance);
-        clusters[found.cluster].add(points.weights[position], distance, candidate, &before);
+        keep_first(&mut cluster.nearest, Ranked { squared_distance: rank, ..ranked }, nearer);
     }
     Some(clusters)
 }

@@ -114,11 +114,14 @@ impl FarPoint {
 
 /// One row of a part of the data, by its position there.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Nearest {
+pub struct Ranked {
     pub squared_distance: f64,
     pub content_hash: u128,
     pub position: usize,
 }
+
+/// Rows that are kept as examples of a cluster, of the nearest and of the farthest each.
+pub const EXAMPLES_MAX: usize = 10;
 
 /// The final numbers of one cluster over a part of the data.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -129,28 +132,26 @@ pub struct ClusterSummary {
     pub n_points: u64,
     /// Quantised Σ w·d².
     pub inertia: i128,
-    /// The row nearest to the centre, ties by content, then by what the row was made of.
-    pub nearest: Option<Nearest>,
+    /// The rows nearest to the centre, the nearest first; ties by content, then by what a row was made of.
+    pub nearest: Vec<Ranked>,
+    /// The rows farthest from it, the farthest first.
+    pub farthest: Vec<Ranked>,
 }
 
 impl ClusterSummary {
-    fn nearer(best: &Nearest, candidate: &Nearest, before: impl Fn(usize, usize) -> bool) -> bool {
-        let key = |nearest: &Nearest| (nearest.squared_distance, nearest.content_hash);
-        key(candidate) < key(best) || key(candidate) == key(best) && before(candidate.position, best.position)
-    }
-
-    pub(super) fn add(
-        &mut self,
-        weight: u64,
-        quantised_distance: i64,
-        candidate: Nearest,
-        before: impl Fn(usize, usize) -> bool,
-    ) {
+    pub(super) fn add(&mut self, weight: u64, quantised_distance: i64) {
         self.weight += weight;
         self.n_points += 1;
         self.inertia += i128::from(quantised_distance) * i128::from(weight);
-        if self.nearest.is_none_or(|best| Self::nearer(&best, &candidate, before)) {
-            self.nearest = Some(candidate);
-        }
     }
+}
+
+/// Keeps the first [`EXAMPLES_MAX`] of rows that come one by one.
+pub fn keep_first<T>(kept: &mut Vec<T>, candidate: T, before: impl Fn(&T, &T) -> bool) {
+    if kept.len() == EXAMPLES_MAX && !kept.last().is_some_and(|last| before(&candidate, last)) {
+        return;
+    }
+    let at = kept.partition_point(|other| before(other, &candidate));
+    kept.insert(at, candidate);
+    kept.truncate(EXAMPLES_MAX);
 }

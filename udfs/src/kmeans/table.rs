@@ -225,6 +225,27 @@ impl CentroidTable {
         (best, self.squared_distance(row, best))
     }
 
+    /// The squared distances of `row` to the nearest centre and to the next, which is infinite where there is but one.
+    pub fn two_nearest_of(&self, row: Row<'_>, scratch: &mut Scratch) -> [f64; 2] {
+        let Scratch { image, scores, candidates } = scratch;
+        image.clear();
+        image.push(row, &self.frame);
+        let offsets = [0, row.values.len()];
+        self.two_among(row, image.of_row(row, &offsets), scores, candidates)
+    }
+
+    fn two_among(
+        &self,
+        row: Row<'_>,
+        one: kernel::Rows<'_>,
+        scores: &mut Vec<Lanes>,
+        candidates: &mut Vec<u32>,
+    ) -> [f64; 2] {
+        kernel::candidates::<2>(one, self.groups.table(), self.n_clusters(), scores, candidates);
+        let distances = candidates.iter().map(|&cluster| self.squared_distance(row, cluster as usize));
+        distances.fold([f64::INFINITY; 2], |[a, b], next| [a.min(next), b.min(a.max(next))])
+    }
+
     /// The nearest cluster of every row in `range`, in order.
     pub(super) fn labels(&self, rows: &Rows, image: &Image, range: std::ops::Range<usize>, labels: &mut [u32]) {
         let all: Vec<u32> = (0..range.len() as u32).collect();
@@ -335,12 +356,8 @@ impl CentroidTable {
     /// The squared distances of every row in `range` to the nearest centre and to the next.
     pub(super) fn two_nearest(&self, rows: &Rows, image: &Image, range: std::ops::Range<usize>) -> Vec<[f64; 2]> {
         let (mut scores, mut candidates) = (vec![], vec![]);
-        let nearest = |row: usize| {
-            let one = image.range(rows, row..row + 1);
-            kernel::candidates::<2>(one, self.groups.table(), self.n_clusters(), &mut scores, &mut candidates);
-            let distances = candidates.iter().map(|&cluster| self.squared_distance(rows.row(row), cluster as usize));
-            distances.fold([f64::INFINITY; 2], |[a, b], next| [a.min(next), b.min(a.max(next))])
-        };
+        let nearest =
+            |row: usize| self.two_among(rows.row(row), image.range(rows, row..row + 1), &mut scores, &mut candidates);
         range.map(nearest).collect()
     }
 

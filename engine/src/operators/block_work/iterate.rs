@@ -4,17 +4,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use covey_udfs::kmeans::{
-    self, CentroidTable, ClusterSummary, FixedPoint, Frame, Merge, Nearest, Resident, Sample, in_place,
+    self, CentroidTable, FixedPoint, Frame, Merge, Ranked, Resident, Sample, in_place,
 };
 use covey_udfs::matrix::Points;
-use datafusion::arrow::array::{ArrayRef, BinaryArray, Float64Array, StringArray, UInt32Array, UInt64Array};
+use datafusion::arrow::array::{ArrayRef, BinaryArray, StringArray, UInt32Array, UInt64Array};
 use datafusion::error::Result;
 use rayon::prelude::*;
 
 use super::Task;
+use super::summary::{ExampleRow, SummaryRow};
 use crate::block_cache::HeldBlock;
 use crate::blocks::Documents;
 use crate::coordinator::{MEAN, centroids_key};
+use crate::external;
 use crate::operators::blocks::{cancelled, compute};
 use crate::operators::partial_wire::{
     decode_centroids, encode_distances, encode_drawn, encode_far_points, encode_moments, encode_partial,
@@ -166,7 +168,7 @@ fn result_row(task: &Task, n_points: u64, result: &[u8]) -> Vec<ArrayRef> {
     ]
 }
 
-/// One row for each cluster that has rows here. The example is the text of the nearest row, or its numbers.
+/// One row for each cluster that has rows here. Examples are the texts of rows, or their numbers.
 pub(super) async fn summarize(
     task: Task,
     fit: &str,
@@ -176,7 +178,7 @@ pub(super) async fn summarize(
     let (arithmetic, table) = (task.services.arithmetic(fit).await?, task.services.table(fit, key).await?);
     let blocks = task.blocks().await?;
     let documents: HashMap<String, String> = documents.into_iter().collect();
-    let mut clusters = vec![(ClusterSummary::default(), None); table.n_clusters()];
+    let mut clusters = vec![SummaryRow::default(); table.n_clusters()];
     for (url, block) in task.urls.iter().zip(&blocks) {
         let texts = match documents.get(url) {
             Some(url) => Some(Documents::read(task.stores.as_ref(), url).await?),
@@ -194,58 +196,30 @@ pub(super) async fn summarize(
             compute(work).await?
         };
         for (total, part) in clusters.iter_mut().zip(found) {
-            let example = |nearest: Nearest| example(&block.points, texts.as_ref(), nearest.position);
-            add_summary(total, part, example);
+            total.add(part, |ranked| example(&block.points, texts.as_ref(), ranked));
         }
     }
-    Ok(summary_rows(&clusters))
+    let filled: Vec<(u32, SummaryRow)> = (0..).zip(clusters).filter(|(_, summary)| summary.n_points > 0).collect();
+    let rows = filled.iter().map(|(_, summary)| serde_json::to_string(summary).map_err(external));
+    Ok(vec![
+        Arc::new(UInt32Array::from_iter_values(filled.iter().map(|(cluster, _)| *cluster))),
+        Arc::new(StringArray::from_iter_values(rows.collect::<Result<Vec<_>>>()?)),
+    ])
 }
 
-fn add_summary(
-    total: &mut (ClusterSummary, Option<String>),
-    part: ClusterSummary,
-    example: impl FnOnce(Nearest) -> String,
-) {
-    let (sum, text) = total;
-    sum.weight += part.weight;
-    sum.n_points += part.n_points;
-    sum.inertia += part.inertia;
-    let Some(candidate) = part.nearest else { return };
-    let candidate_text = Some(example(candidate));
-    let best = sum.nearest.map(|best| (best.squared_distance, best.content_hash, &*text));
-    let nearer = (candidate.squared_distance, candidate.content_hash, &candidate_text);
-    if best.is_none_or(|best| nearer < best) {
-        sum.nearest = Some(candidate);
-        *text = candidate_text;
-    }
-}
-
-fn example(points: &Points, texts: Option<&Documents>, position: usize) -> String {
-    match texts {
-        Some(documents) => documents.texts.value(position).to_string(),
+fn example(points: &Points, texts: Option<&Documents>, ranked: Ranked) -> ExampleRow {
+    let text = match texts {
+        Some(documents) => documents.texts.value(ranked.position).to_string(),
         None => {
             let mut dense = vec![0.0; points.rows.n_features()];
-            points.rows.row(position).iter().for_each(|(feature, x)| dense[feature] = x);
+            points.rows.row(ranked.position).iter().for_each(|(feature, x)| dense[feature] = x);
             format!("{dense:?}")
         }
+    };
+    ExampleRow {
+        squared_distance: ranked.squared_distance,
+        content_hash: format!("{:032x}", ranked.content_hash),
+        weight: points.weights[ranked.position],
+        text,
     }
-}
-
-fn summary_rows(clusters: &[(ClusterSummary, Option<String>)]) -> Vec<ArrayRef> {
-    let filled: Vec<(usize, &ClusterSummary, &Option<String>)> = clusters
-        .iter()
-        .enumerate()
-        .filter(|(_, (summary, _))| summary.n_points > 0)
-        .map(|(cluster, (summary, text))| (cluster, summary, text))
-        .collect();
-    let nearest = |(_, summary, _): &(usize, &ClusterSummary, &Option<String>)| summary.nearest;
-    vec![
-        Arc::new(UInt32Array::from_iter_values(filled.iter().map(|(cluster, _, _)| *cluster as u32))),
-        Arc::new(UInt64Array::from_iter_values(filled.iter().map(|(_, summary, _)| summary.weight))),
-        Arc::new(UInt64Array::from_iter_values(filled.iter().map(|(_, summary, _)| summary.n_points))),
-        Arc::new(BinaryArray::from_iter_values(filled.iter().map(|(_, summary, _)| summary.inertia.to_le_bytes()))),
-        Arc::new(Float64Array::from_iter(filled.iter().map(|row| nearest(row).map(|n| n.squared_distance)))),
-        Arc::new(BinaryArray::from_iter(filled.iter().map(|row| nearest(row).map(|n| n.content_hash.to_be_bytes())))),
-        Arc::new(StringArray::from_iter(filled.iter().map(|(_, _, text)| text.as_deref()))),
-    ]
 }

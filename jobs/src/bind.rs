@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use covey_engine::models::ModelRegistry;
+use covey_engine::models::{Manifest, ModelRegistry};
 use covey_engine::models::cache::{ModelCache, ModelHandle, ModelRef};
 use covey_engine::models::functions::ModelFunc;
 use covey_engine::user_err;
@@ -31,15 +31,25 @@ pub async fn bind_models(plan: LogicalPlan, registry: &ModelRegistry, cache: &Mo
 
 async fn load(name: &str, registry: &ModelRegistry, cache: &ModelCache) -> Result<Arc<ModelHandle>> {
     let manifest = registry.get(name).await?;
-    let reference = ModelRef {
-        name: name.to_string(),
-        manifest_url: registry.manifest_url(&manifest)?.to_string(),
-        digest: manifest.digest,
-    };
-    let handle = cache.handle(&reference);
+    let handle = cache.handle(&reference(manifest, registry, 0).await?);
     cache.load(&handle).await;
     handle.get()?;
     Ok(handle)
+}
+
+/// Levels of models below each other that a function looks into: a cycle of names ends there.
+const LEVELS_MAX: usize = 8;
+
+/// A version of a model with those of its children, which may have been dropped.
+async fn reference(manifest: Manifest, registry: &ModelRegistry, level: usize) -> Result<ModelRef> {
+    let mut children = vec![];
+    for (cluster, name) in manifest.children.iter().filter(|_| level + 1 < LEVELS_MAX) {
+        if let Some(child) = registry.find(name).await? {
+            children.push((*cluster, Box::pin(reference(child, registry, level + 1)).await?));
+        }
+    }
+    let manifest_url = registry.manifest_url(&manifest)?.to_string();
+    Ok(ModelRef { name: manifest.name, manifest_url, digest: manifest.digest, children })
 }
 
 fn model_names(plan: &LogicalPlan) -> Result<BTreeSet<String>> {

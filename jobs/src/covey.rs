@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ballista_core::planner::scans_only_information_schema;
-use covey_engine::models::ModelRegistry;
+use covey_engine::models::{ModelRegistry, check_cluster};
 use covey_engine::models::cache::ModelCache;
 use covey_engine::storage::Directory;
 use covey_engine::user_err;
@@ -17,11 +17,11 @@ use datafusion::logical_expr::{DdlStatement, Expr, LogicalPlan, LogicalPlanBuild
 use datafusion::prelude::SessionContext;
 
 use crate::board::{JobBoard, JobHandle};
-use crate::fit::{FitContext, FitHub, create_model};
+use crate::fit::{FitContext, FitHub, create_model, feature_names};
 use crate::functions::{SystemTable, register};
 use crate::results::{created_model, listed_models, result_schema};
-use crate::statements::{ClusterStatement, CreateModel, check_depth, parse, quote_cluster};
-use crate::{Cluster, bind_models};
+use crate::statements::{ClusterStatement, CreateModel, Recluster, check_depth, parse, parse_query, quote_cluster};
+use crate::{Cluster, bind_models, evaluate};
 
 /// What every session of one scheduler shares.
 pub struct Covey {
@@ -79,18 +79,47 @@ impl Covey {
     pub async fn prepare(&self, session: &SessionContext, sql: &str) -> Result<Prepared> {
         check_depth(sql)?;
         let sql = &quote_cluster(sql);
-        let Some(statement) = parse(sql)? else {
+        let Some(mut statement) = parse(sql)? else {
             let plan = session.state().create_logical_plan(sql).await?;
             return place(self.bind(plan).await?);
         };
-        let query = match &statement {
+        let query = match &mut statement {
             ClusterStatement::CreateModel(create) => {
-                let plan = session.state().statement_to_plan(create.query.clone()).await?;
+                let query = self.training_query(session, create).await?;
+                let plan = session.state().statement_to_plan(parse_query(&query)?).await?;
+                create.query = Some(query);
                 Some(self.bind(plan).await?)
+            }
+            ClusterStatement::Evaluate { name, query } => {
+                let plan = session.state().statement_to_plan(query.clone()).await?;
+                Some(self.bind(evaluate::plan(session, name, plan)?).await?)
             }
             _ => None,
         };
         Ok(Prepared::Ours { statement, query })
+    }
+
+    /// The query whose rows are clustered. Of a cluster that is clustered again these are its rows of the query that is
+    /// given, or else of the one that its model was trained on.
+    async fn training_query(&self, session: &SessionContext, create: &CreateModel) -> Result<String> {
+        let Some(Recluster { cluster, model }) = &create.recluster else {
+            return match &create.query {
+                Some(query) => Ok(query.clone()),
+                None => user_err!("CREATE MODEL came without its query"),
+            };
+        };
+        if *model == create.name {
+            return user_err!("model {model:?} cannot take the place of the model whose cluster it is made of");
+        }
+        let parent = self.models.get(model).await?;
+        check_cluster(&parent, *cluster)?;
+        let Some(query) = create.query.clone().or(parent.query) else {
+            return user_err!("it is not known what model {model:?} was trained on: give the rows, RECLUSTER {cluster} OF {model} AS SELECT ...");
+        };
+        let plan = session.state().statement_to_plan(parse_query(&query)?).await?;
+        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+        let features = feature_names(&plan).map(|name| quoted(&name)).collect::<Vec<_>>().join(", ");
+        Ok(format!("SELECT * FROM ({query}) AS training WHERE predict('{model}', {features}) = {cluster}"))
     }
 
     /// The plan with every model it means. A view is checked and kept as it is: it means the models that are there
@@ -121,7 +150,19 @@ impl Covey {
             (ClusterStatement::CreateModel(create), Some(query)) => {
                 self.create_model(session, create, query, job).await
             }
-            (ClusterStatement::CreateModel(_), None) => user_err!("CREATE MODEL came without its query"),
+            (ClusterStatement::Evaluate { name, .. }, Some(query)) => {
+                self.cluster.require_executors().await?;
+                let model = self.models.load(self.models.get(name).await?).await?;
+                job.stage("query");
+                evaluate::run(self.cluster.as_ref(), session, &model, query.clone()).await
+            }
+            (ClusterStatement::CreateModel(_) | ClusterStatement::Evaluate { .. }, None) => {
+                user_err!("the statement came without its query")
+            }
+            (ClusterStatement::SetThreshold { name, threshold }, _) => {
+                self.models.set_threshold(name, *threshold).await?;
+                Ok(RecordBatch::new_empty(result_schema(statement)))
+            }
             (ClusterStatement::ShowModels, _) => self.show_models().await,
             (ClusterStatement::DropModel { name, if_exists }, _) => {
                 if !*if_exists || self.models.seen(name).await?.exists {

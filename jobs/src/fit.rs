@@ -11,11 +11,13 @@
 //! Every step is a Ballista job over the same blocks. The driver is one future: dropping it cancels the job that
 //! runs, withdraws what was published and removes the intermediate files.
 
+mod carry;
 mod hub;
 mod iterate;
 mod prepare;
 mod sweep;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -38,6 +40,7 @@ use crate::statements::{CreateModel, FitOptions, Strategy};
 
 pub use hub::FitHub;
 use hub::Publication;
+pub(crate) use prepare::{WEIGHT_COLUMN, feature_names};
 
 /// Blocks up to this many bytes are fitted in one task where the strategy is 'auto': what an executor's block
 /// cache holds by default.
@@ -101,6 +104,10 @@ pub async fn create_model(context: &FitContext<'_>, create: &CreateModel, query:
 }
 
 async fn fit_model(context: &FitContext<'_>, create: &CreateModel, query: LogicalPlan) -> Result<Manifest> {
+    let parent = match &create.recluster {
+        Some(recluster) => Some((context.models.get(&recluster.model).await?, recluster.cluster)),
+        None => None,
+    };
     let seen = context.models.seen(&create.name).await?;
     if seen.exists && !create.or_replace {
         return user_err!("model {:?} exists; use CREATE OR REPLACE MODEL to train it again", create.name);
@@ -111,9 +118,16 @@ async fn fit_model(context: &FitContext<'_>, create: &CreateModel, query: Logica
     let cleanup = RemoveOnDrop { directory: directory.clone(), hub: Arc::clone(context.hub), cut_off: true };
     let published = context.hub.open(&id, Arc::clone(&context.job));
     let mut fit = Fit { context, options: &create.options, id, cleanup, published, directory };
-    let new = fit.run(create.name.clone(), query).await?;
+    let mut new = fit.run(create, query).await?;
     fit.cleanup.cut_off = false;
-    context.models.create(new, &seen).await
+    if seen.exists {
+        carry::carry_labels(context.models, &mut new).await;
+    }
+    let made = context.models.create(new, &seen).await?;
+    if let Some((parent, cluster)) = parent {
+        context.models.set_child(&parent.name, parent.version, cluster, &made.name).await?;
+    }
+    Ok(made)
 }
 
 /// Removes the intermediate files of a fit when it has ended, however it did.
@@ -146,7 +160,7 @@ pub async fn sweep(warehouse: &Directory) -> Result<()> {
 }
 
 impl Fit<'_> {
-    async fn run(&self, name: String, query: LogicalPlan) -> Result<NewModel> {
+    async fn run(&self, create: &CreateModel, query: LogicalPlan) -> Result<NewModel> {
         let prepared = self.prepare(query).await?;
         self.check_coordinates(&prepared)?;
         let strategy = self.strategy(&prepared);
@@ -154,7 +168,10 @@ impl Fit<'_> {
         let scale = FixedPoint::new(&prepared.profile);
         let solution = self.iterate(&prepared, &scale, strategy).await?;
         Ok(NewModel {
-            name,
+            name: create.name.clone(),
+            query: create.query.clone().unwrap_or_default(),
+            labels: BTreeMap::new(),
+            label_matches: BTreeMap::new(),
             options: self.options.recorded(prepared.vocabulary.is_some()),
             files: ModelFiles {
                 centroids: solution.centroids,

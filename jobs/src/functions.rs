@@ -70,6 +70,8 @@ impl View {
                 Field::new("label", DataType::Utf8, true),
                 Field::new("top_terms", DataType::Utf8, false),
                 Field::new("example", DataType::Utf8, true),
+                Field::new("label_match", DataType::Float64, true),
+                Field::new("reclustered_by", DataType::Utf8, true),
             ],
             Self::Terms { .. } => vec![
                 Field::new("cluster", DataType::UInt32, false),
@@ -129,7 +131,10 @@ fn cluster_rows(model: &Model) -> Vec<ArrayRef> {
             model.top_terms(cluster as usize, TERMS_SHOWN).into_iter().map(|(term, _)| term).collect();
         terms.join(" ")
     };
-    let labels = clusters.iter().map(|cluster| model.manifest.labels.get(&cluster.cluster));
+    let manifest = &model.manifest;
+    let labels = clusters.iter().map(|cluster| manifest.labels.get(&cluster.cluster));
+    let matches = clusters.iter().map(|cluster| Some(manifest.label_matches.get(&cluster.cluster)?.0));
+    let children = clusters.iter().map(|cluster| manifest.children.get(&cluster.cluster));
     vec![
         Arc::new(UInt32Array::from_iter_values(clusters.iter().map(|cluster| cluster.cluster))),
         Arc::new(Float64Array::from_iter_values(clusters.iter().map(|cluster| cluster.size))),
@@ -139,6 +144,8 @@ fn cluster_rows(model: &Model) -> Vec<ArrayRef> {
         Arc::new(StringArray::from_iter(labels)),
         Arc::new(StringArray::from_iter_values(clusters.iter().map(|cluster| terms(cluster.cluster)))),
         Arc::new(StringArray::from_iter(clusters.iter().map(|cluster| cluster.example.as_deref()))),
+        Arc::new(Float64Array::from_iter(matches)),
+        Arc::new(StringArray::from_iter(children)),
     ]
 }
 

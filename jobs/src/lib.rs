@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! SQL ─► statements ─┬─► CREATE MODEL ─► fit (prepare → blocks → iterations → model) ─► Cluster
+//!                    ├─► EVALUATE MODEL ─► an aggregate over predictions ─► Cluster
 //!                    ├─► SHOW, ALTER, DROP MODEL ─► model registry
 //!                    └─► anything else ─► bound to model versions ─► here, or the Cluster
 //! ```
@@ -13,6 +14,7 @@ mod bind;
 pub mod board;
 mod cluster;
 mod covey;
+mod evaluate;
 mod fit;
 mod functions;
 mod results;

@@ -10,6 +10,7 @@ use datafusion::arrow::array::{
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::error::{DataFusionError, Result};
 
+use crate::evaluate;
 use crate::statements::ClusterStatement;
 
 /// Characters of a digest that are shown: enough to tell results apart, and short enough for a table.
@@ -19,7 +20,10 @@ pub fn result_schema(statement: &ClusterStatement) -> SchemaRef {
     match statement {
         ClusterStatement::CreateModel(_) => created_schema(),
         ClusterStatement::ShowModels => listed_schema(),
-        ClusterStatement::DropModel { .. } | ClusterStatement::SetLabel { .. } => Arc::new(Schema::empty()),
+        ClusterStatement::Evaluate { .. } => evaluate::schema(),
+        ClusterStatement::DropModel { .. } | ClusterStatement::SetLabel { .. } | ClusterStatement::SetThreshold { .. } => {
+            Arc::new(Schema::empty())
+        }
     }
 }
 

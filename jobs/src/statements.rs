@@ -21,6 +21,8 @@ pub enum ClusterStatement {
     DropModel { name: String, if_exists: bool },
     ShowModels,
     SetLabel { name: String, cluster: u32, label: Option<String> },
+    SetThreshold { name: String, threshold: Option<f64> },
+    Evaluate { name: String, query: datafusion::sql::parser::Statement },
 }
 
 #[derive(Debug, Clone)]
@@ -29,8 +31,16 @@ pub struct CreateModel {
     pub or_replace: bool,
     pub if_not_exists: bool,
     pub options: FitOptions,
-    /// The query after AS.
-    pub query: datafusion::sql::parser::Statement,
+    /// The cluster of another model whose rows are clustered again.
+    pub recluster: Option<Recluster>,
+    /// The query after AS; without one, the rows are those that the other model was trained on.
+    pub query: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recluster {
+    pub cluster: u32,
+    pub model: String,
 }
 
 /// Reads one statement; `None` when it is none of ours.
@@ -52,6 +62,8 @@ pub fn parse(sql: &str) -> Result<Option<ClusterStatement>> {
         Some(ClusterStatement::ShowModels)
     } else if reader.begins(&["ALTER", "MODEL"]) {
         Some(reader.alter_model()?)
+    } else if reader.begins(&["EVALUATE", "MODEL"]) {
+        Some(reader.evaluate_model()?)
     } else {
         None
     };
@@ -119,7 +131,7 @@ impl Reader<'_> {
 
     fn create_model(&mut self) -> Result<ClusterStatement> {
         const FORM: &str =
-            "CREATE [OR REPLACE] MODEL [IF NOT EXISTS] name USING KMEANS [OPTIONS (option value, ...)] AS SELECT ...";
+            "CREATE [OR REPLACE] MODEL [IF NOT EXISTS] name USING KMEANS [OPTIONS (option value, ...)] [RECLUSTER n OF model] [AS SELECT ...]";
         self.skip(1);
         let or_replace = self.take(&["OR", "REPLACE"]);
         self.skip(1);
@@ -131,14 +143,42 @@ impl Reader<'_> {
         self.expect(&["USING"], FORM)?;
         self.expect(&["KMEANS"], FORM)?;
         let options = if self.take(&["OPTIONS"]) { self.options(FORM)? } else { vec![] };
-        self.expect(&["AS"], FORM)?;
-        let query = self.parser.parse_query().map_err(syntax)?;
-        let query = DFParser::parse_sql(&query.to_string())?.pop_front();
-        let Some(query) = query else {
-            return self.unexpected("a query", FORM);
-        };
+        let recluster = if self.take(&["RECLUSTER"]) { Some(self.recluster(FORM)?) } else { None };
+        let rows_are_known = recluster.is_some() && !self.begins(&["AS"]);
+        let query = if rows_are_known { None } else { Some(self.query_text(FORM)?) };
         let options = FitOptions::try_new(options)?;
-        Ok(ClusterStatement::CreateModel(Box::new(CreateModel { name, or_replace, if_not_exists, options, query })))
+        let create = CreateModel { name, or_replace, if_not_exists, options, recluster, query };
+        Ok(ClusterStatement::CreateModel(Box::new(create)))
+    }
+
+    fn recluster(&mut self, form: &str) -> Result<Recluster> {
+        let cluster = self.cluster(form)?;
+        self.expect(&["OF"], form)?;
+        Ok(Recluster { cluster, model: self.name(form)? })
+    }
+
+    /// AS and a query, as text.
+    fn query_text(&mut self, form: &str) -> Result<String> {
+        self.expect(&["AS"], form)?;
+        Ok(self.parser.parse_query().map_err(syntax)?.to_string())
+    }
+
+    fn cluster(&mut self, form: &str) -> Result<u32> {
+        let Ok(cluster) = self.parser.parse_literal_uint() else {
+            return self.unexpected("the number of a cluster", form);
+        };
+        match u32::try_from(cluster) {
+            Ok(cluster) => Ok(cluster),
+            Err(_) => user_err!("{cluster} is no cluster of a model"),
+        }
+    }
+
+    fn evaluate_model(&mut self) -> Result<ClusterStatement> {
+        const FORM: &str = "EVALUATE MODEL name AS SELECT ...";
+        self.skip(2);
+        let name = self.name(FORM)?;
+        let query = self.query_text(FORM)?;
+        Ok(ClusterStatement::Evaluate { name, query: parse_query(&query)? })
     }
 
     /// `(name value, name = value, ...)`, values as text.
@@ -197,10 +237,21 @@ impl Reader<'_> {
     }
 
     fn alter_model(&mut self) -> Result<ClusterStatement> {
-        const FORM: &str =
-            "ALTER MODEL name SET LABEL 'label' FOR CLUSTER n, or ALTER MODEL name DROP LABEL FOR CLUSTER n";
+        const FORM: &str = "ALTER MODEL name SET LABEL 'label' FOR CLUSTER n, ALTER MODEL name DROP LABEL FOR CLUSTER n, \
+                            ALTER MODEL name SET THRESHOLD distance, or ALTER MODEL name DROP THRESHOLD";
         self.skip(2);
         let name = self.name(FORM)?;
+        if self.take(&["DROP", "THRESHOLD"]) {
+            return Ok(ClusterStatement::SetThreshold { name, threshold: None });
+        }
+        if self.take(&["SET", "THRESHOLD"]) {
+            let text = self.value("THRESHOLD", FORM)?;
+            let threshold = text.parse().ok().filter(|distance: &f64| distance.is_finite() && *distance >= 0.0);
+            return match threshold {
+                Some(_) => Ok(ClusterStatement::SetThreshold { name, threshold }),
+                None => user_err!("THRESHOLD must be a distance, a finite number not below 0, got {text:?}"),
+            };
+        }
         let label = if self.take(&["DROP", "LABEL"]) {
             None
         } else {
@@ -214,13 +265,16 @@ impl Reader<'_> {
             }
         };
         self.expect(&["FOR", "CLUSTER"], FORM)?;
-        let Ok(cluster) = self.parser.parse_literal_uint() else {
-            return self.unexpected("the number of a cluster", FORM);
-        };
-        let Ok(cluster) = u32::try_from(cluster) else {
-            return user_err!("{cluster} is no cluster of a model");
-        };
+        let cluster = self.cluster(FORM)?;
         Ok(ClusterStatement::SetLabel { name, cluster, label })
+    }
+}
+
+/// A query as the planner takes it.
+pub fn parse_query(sql: &str) -> Result<datafusion::sql::parser::Statement> {
+    match DFParser::parse_sql(sql)?.pop_front() {
+        Some(query) => Ok(query),
+        None => user_err!("expected a query, got {sql:?}"),
     }
 }
 
@@ -250,6 +304,13 @@ mod tests {
         assert!(matches!(parse("show models;").unwrap(), Some(ClusterStatement::ShowModels)));
         assert!(matches!(parse("ALTER MODEL m SET LABEL 'it''s' FOR CLUSTER 31").unwrap(),
             Some(ClusterStatement::SetLabel { cluster: 31, label: Some(label), .. }) if label == "it's"));
+        let sql = "CREATE MODEL junk USING KMEANS RECLUSTER 19 OF M";
+        let Some(ClusterStatement::CreateModel(create)) = parse(sql).unwrap() else { panic!("{sql}") };
+        assert_eq!(create.recluster, Some(Recluster { cluster: 19, model: "m".to_string() }));
+        assert_eq!(create.query, None);
+        assert!(matches!(parse("ALTER MODEL m SET THRESHOLD 0.9").unwrap(),
+            Some(ClusterStatement::SetThreshold { threshold: Some(0.9), .. })));
+        assert!(matches!(parse("evaluate model m as select 1").unwrap(), Some(ClusterStatement::Evaluate { .. })));
         for other in ["SELECT 1", "CREATE TABLE model AS SELECT 1", "SHOW TABLES", "DROP TABLE model", "", "'"] {
             assert!(parse(other).unwrap().is_none(), "{other}");
         }
@@ -265,6 +326,10 @@ mod tests {
             ("CREATE MODEL m USING KMEANS AS", "Expected"),
             ("ALTER MODEL m SET LABEL x FOR CLUSTER 1", "a label in quotes"),
             ("ALTER MODEL m SET LABEL 'x' FOR CLUSTER -1", "the number of a cluster"),
+            ("ALTER MODEL m SET THRESHOLD -1", "a finite number not below 0"),
+            ("CREATE MODEL m USING KMEANS RECLUSTER x OF m", "the number of a cluster"),
+            ("CREATE MODEL m USING KMEANS", "expected AS"),
+            ("EVALUATE MODEL m", "expected AS"),
             ("DROP MODEL m n", "the end of the statement"),
             ("CREATE MODEL m USING KMEANS OPTIONS (n_cluster 5) AS SELECT 1", "did you mean \"n_clusters\""),
             ("CREATE MODEL m USING KMEANS OPTIONS (n_clusters 0) AS SELECT 1", "n_clusters must be"),

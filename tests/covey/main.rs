@@ -1,6 +1,7 @@
 //! The one integration test binary: real processes, real clients, the sample lake.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod analyst;
 mod clients;
 mod errors;
 mod fits;

@@ -28,6 +28,8 @@ pub struct ModelRef {
     pub name: String,
     pub manifest_url: String,
     pub digest: String,
+    /// By cluster, the models below it.
+    pub children: Vec<(u32, Self)>,
 }
 
 /// A model that is loaded or will be.
@@ -110,6 +112,10 @@ impl ModelCache {
         if manifest.digest != reference.digest {
             return Err(exec_datafusion_err!("{url} is not the model that the query was planned with"));
         }
-        load(&directory, manifest).await
+        let mut model = load(&directory, manifest).await?;
+        for (cluster, child) in &reference.children {
+            model.children.insert(*cluster, Arc::new(Box::pin(self.read(child)).await?));
+        }
+        Ok(model)
     }
 }

@@ -1,4 +1,5 @@
-//! `predict`, `cluster_distance` and `cluster_label`: a row to its cluster, by a model.
+//! `predict`, `predict_path`, `cluster_distance`, `cluster_label` and `cluster_silhouette`: a row to its cluster, by a
+//! model.
 //!
 //! As registered, a function has no model; a statement's plan is rewritten before it is optimized so that each
 //! call carries the version of the model it means ([`ModelFunc::bind`]). The arguments stay as they are, and
@@ -8,10 +9,11 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use covey_udfs::kmeans::{CentroidTable, Scratch};
 use covey_udfs::matrix::{Density, Row, Rows};
 use covey_udfs::tfidf::Vectorizer;
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, Float64Builder, Int32Builder, StringBuilder};
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int32Array, StringArray, UInt64Array};
+use datafusion::arrow::compute::{cast, take};
 use datafusion::arrow::datatypes::{DataType, Float64Type};
 use datafusion::common::exec_err;
 use datafusion::error::Result;
@@ -22,7 +24,7 @@ use datafusion::scalar::ScalarValue;
 use serde::{Deserialize, Serialize};
 
 use super::cache::{ModelCache, ModelHandle, ModelRef};
-use super::{Model, ModelFeatures};
+use super::{Model, ModelFeatures, UNKNOWN};
 use crate::{external, user_err};
 
 /// What a function gives for a row.
@@ -34,6 +36,24 @@ enum Answer {
     Distance,
     /// The label it was given, NULL if none.
     Label,
+    /// The index, and below it those of the models that its rows were clustered by again.
+    Path,
+    /// (b − a) / max(a, b), where a and b are the distances to the nearest centre and to the next.
+    Silhouette,
+}
+
+impl Answer {
+    const ALL: [Self; 5] = [Self::Cluster, Self::Distance, Self::Label, Self::Path, Self::Silhouette];
+
+    fn function(self) -> &'static str {
+        match self {
+            Self::Cluster => "predict",
+            Self::Distance => "cluster_distance",
+            Self::Label => "cluster_label",
+            Self::Path => "predict_path",
+            Self::Silhouette => "cluster_silhouette",
+        }
+    }
 }
 
 /// One of the functions, with or without its model.
@@ -47,9 +67,7 @@ pub struct ModelFunc {
 
 /// The functions as registered: names to be resolved.
 pub fn model_functions() -> Vec<Arc<ScalarUDF>> {
-    [Answer::Cluster, Answer::Distance, Answer::Label]
-        .map(|answer| Arc::new(ScalarUDF::from(ModelFunc::new(answer, None))))
-        .into()
+    Answer::ALL.map(|answer| Arc::new(ScalarUDF::from(ModelFunc::new(answer, None)))).into()
 }
 
 impl ModelFunc {
@@ -100,18 +118,22 @@ impl Hash for ModelFunc {
 }
 
 fn document(answer: Answer) -> Documentation {
-    let (description, syntax) = match answer {
-        Answer::Cluster => (
-            "The cluster of a row: the index of the nearest centre, ties to the lowest.",
-            "predict('model', feature, ...)",
-        ),
-        Answer::Distance => {
-            ("The Euclidean distance of a row to the centre of its cluster.", "cluster_distance('model', feature, ...)")
-        }
+    let description = match answer {
+        Answer::Cluster => "The cluster of a row: the index of the nearest centre, ties to the lowest.",
+        Answer::Distance => "The Euclidean distance of a row to the centre of its cluster.",
         Answer::Label => {
-            ("The label of a row's cluster, NULL where none was set.", "cluster_label('model', feature, ...)")
+            "The label of a row's cluster, NULL where none was set; 'unknown' beyond the threshold of the model. Where the \
+             cluster was clustered again, the label there comes first."
+        }
+        Answer::Path => {
+            "The cluster of a row, and after a slash each the clusters of the models that its cluster was clustered by again."
+        }
+        Answer::Silhouette => {
+            "The simplified silhouette of a row: (b − a) / max(a, b), where a and b are the distances to the nearest centre \
+             and to the next. NULL where there is but one."
         }
     };
+    let syntax = format!("{}('model', feature, ...)", answer.function());
     let section = datafusion::logical_expr::DocSection { include: true, label: "Model Functions", description: None };
     Documentation::builder(section, description, syntax)
         .with_argument("model", "The name of a model, as a literal string.")
@@ -124,11 +146,7 @@ fn document(answer: Answer) -> Documentation {
 
 impl ScalarUDFImpl for ModelFunc {
     fn name(&self) -> &str {
-        match self.answer {
-            Answer::Cluster => "predict",
-            Answer::Distance => "cluster_distance",
-            Answer::Label => "cluster_label",
-        }
+        self.answer.function()
     }
 
     fn signature(&self) -> &Signature {
@@ -145,8 +163,8 @@ impl ScalarUDFImpl for ModelFunc {
         }
         Ok(match self.answer {
             Answer::Cluster => DataType::Int32,
-            Answer::Distance => DataType::Float64,
-            Answer::Label => DataType::Utf8,
+            Answer::Distance | Answer::Silhouette => DataType::Float64,
+            Answer::Label | Answer::Path => DataType::Utf8,
         })
     }
 
@@ -157,8 +175,7 @@ impl ScalarUDFImpl for ModelFunc {
         let model = model.get()?;
         let scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let features = ColumnarValue::values_to_arrays(&args.args[1..])?;
-        let rows = FeatureRows::try_new(self.name(), &model, &features)?;
-        let answers = self.answer_all(&model, rows)?;
+        let answers = self.answer_all(&model, &features)?;
         if scalar {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&answers, 0)?));
         }
@@ -175,27 +192,97 @@ impl ScalarUDFImpl for ModelFunc {
 }
 
 impl ModelFunc {
-    fn answer_all(&self, model: &Model, mut rows: FeatureRows<'_>) -> Result<ArrayRef> {
-        let mut found: Vec<Option<(usize, f64)>> = Vec::with_capacity(rows.len());
-        rows.for_each(model, |nearest| found.push(nearest))?;
+    fn answer_all(&self, model: &Model, features: &[ArrayRef]) -> Result<ArrayRef> {
         Ok(match self.answer {
             Answer::Cluster => {
-                let mut clusters = Int32Builder::with_capacity(found.len());
-                found.iter().for_each(|found| clusters.append_option(found.map(|(cluster, _)| cluster as i32)));
-                Arc::new(clusters.finish())
+                let clusters = self.nearest(model, features)?.into_iter();
+                Arc::new(Int32Array::from_iter(clusters.map(|found| found.map(|(cluster, _)| cluster as i32))))
             }
             Answer::Distance => {
-                let mut distances = Float64Builder::with_capacity(found.len());
-                found.iter().for_each(|found| distances.append_option(found.map(|(_, squared)| squared.sqrt())));
-                Arc::new(distances.finish())
+                let found = self.nearest(model, features)?.into_iter();
+                Arc::new(Float64Array::from_iter(found.map(|found| found.map(|(_, squared)| squared.sqrt()))))
             }
-            Answer::Label => {
-                let mut labels = StringBuilder::new();
-                let label = |(cluster, _): (usize, f64)| model.manifest.labels.get(&(cluster as u32));
-                found.iter().for_each(|found| labels.append_option(found.and_then(label)));
-                Arc::new(labels.finish())
+            Answer::Silhouette => {
+                let silhouette = |table: &CentroidTable, row: Row<'_>, scratch: &mut Scratch| {
+                    let [a, b] = table.two_nearest_of(row, scratch);
+                    (table.n_clusters() > 1).then_some(if b > 0.0 { 1.0 - (a / b).sqrt() } else { 0.0 })
+                };
+                let found = self.look(model, features, silhouette)?.into_iter();
+                Arc::new(Float64Array::from_iter(found.map(Option::flatten)))
             }
+            Answer::Label => Arc::new(StringArray::from_iter(self.labels(model, features)?)),
+            Answer::Path => Arc::new(StringArray::from_iter(self.paths(model, features)?)),
         })
+    }
+
+    fn nearest(&self, model: &Model, features: &[ArrayRef]) -> Result<Vec<Option<(usize, f64)>>> {
+        self.look(model, features, CentroidTable::nearest)
+    }
+
+    /// What `look` finds for every row, `None` for NULL.
+    fn look<T: Copy>(
+        &self,
+        model: &Model,
+        features: &[ArrayRef],
+        look: impl Fn(&CentroidTable, Row<'_>, &mut Scratch) -> T,
+    ) -> Result<Vec<Option<T>>> {
+        let mut found = vec![];
+        FeatureRows::try_new(self.name(), model, features)?.for_each(model, look, |answer| found.push(answer))?;
+        Ok(found)
+    }
+
+    fn labels(&self, model: &Model, features: &[ArrayRef]) -> Result<Vec<Option<String>>> {
+        let mut found = self.nearest(model, features)?;
+        let mut labels: Vec<Option<String>> = vec![None; found.len()];
+        for (label, nearest) in labels.iter_mut().zip(&mut found) {
+            let Some((cluster, squared)) = *nearest else { continue };
+            if model.manifest.threshold.is_some_and(|threshold| squared.sqrt() > threshold) {
+                *label = Some(UNKNOWN.to_string());
+                // It belongs to no cluster, so to none below it.
+                *nearest = None;
+            } else {
+                *label = model.manifest.labels.get(&(cluster as u32)).cloned();
+            }
+        }
+        self.descend(model, features, &found, Self::labels, |i, below| labels[i] = Some(below))?;
+        Ok(labels)
+    }
+
+    fn paths(&self, model: &Model, features: &[ArrayRef]) -> Result<Vec<Option<String>>> {
+        let found = self.nearest(model, features)?;
+        let mut paths: Vec<Option<String>> =
+            found.iter().map(|found| found.map(|(cluster, _)| cluster.to_string())).collect();
+        self.descend(model, features, &found, Self::paths, |i, below| {
+            if let Some(path) = &mut paths[i] {
+                *path = format!("{path}/{below}");
+            }
+        })?;
+        Ok(paths)
+    }
+
+    /// Asks the models below for the rows of their clusters, and tells `each` what they have an answer for.
+    fn descend(
+        &self,
+        model: &Model,
+        features: &[ArrayRef],
+        found: &[Option<(usize, f64)>],
+        ask: impl Fn(&Self, &Model, &[ArrayRef]) -> Result<Vec<Option<String>>>,
+        mut each: impl FnMut(usize, String),
+    ) -> Result<()> {
+        for (cluster, child) in &model.children {
+            let is_here = |i: &usize| found[*i].is_some_and(|(found, _)| found == *cluster as usize);
+            let rows: Vec<usize> = (0..found.len()).filter(is_here).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let indices = UInt64Array::from_iter_values(rows.iter().map(|i| *i as u64));
+            let features: Vec<ArrayRef> =
+                features.iter().map(|array| take(array, &indices, None)).collect::<Result<_, _>>()?;
+            for (i, answer) in rows.into_iter().zip(ask(self, child, &features)?) {
+                answer.into_iter().for_each(|answer| each(i, answer));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -254,21 +341,19 @@ impl<'a> FeatureRows<'a> {
         }
     }
 
-    fn len(&self) -> usize {
-        match self {
-            Self::Text { texts, .. } => texts.len(),
-            Self::Numbers { columns, .. } => columns.first().map_or(0, |column| column.len()),
-        }
-    }
-
-    /// Calls `each` with the nearest cluster and squared distance of every row, `None` for NULL.
-    fn for_each(&mut self, model: &Model, mut each: impl FnMut(Option<(usize, f64)>)) -> Result<()> {
+    /// Calls `each` with what `look` finds for every row, `None` for NULL.
+    fn for_each<T: Copy>(
+        &mut self,
+        model: &Model,
+        look: impl Fn(&CentroidTable, Row<'_>, &mut Scratch) -> T,
+        mut each: impl FnMut(Option<T>),
+    ) -> Result<()> {
         let mut scratch = model.table.scratch();
         let (mut indices, mut values): (Vec<u32>, Vec<f64>) = (vec![], vec![]);
         match self {
             Self::Text { texts, vectorizer } => {
                 // Command lines repeat: each distinct text of a batch is looked up once.
-                let mut seen: HashMap<&str, (usize, f64)> = HashMap::new();
+                let mut seen: HashMap<&str, T> = HashMap::new();
                 for text in texts.as_string::<i32>() {
                     each(text.map(|text| {
                         *seen.entry(text).or_insert_with(|| {
@@ -278,10 +363,8 @@ impl<'a> FeatureRows<'a> {
                                 indices.push(*index);
                                 values.push(*value);
                             }
-                            model.table.nearest(
-                                Row { density: Density::Sparse, indices: &indices, values: &values },
-                                &mut scratch,
-                            )
+                            let row = Row { density: Density::Sparse, indices: &indices, values: &values };
+                            look(&model.table, row, &mut scratch)
                         })
                     }));
                 }
@@ -304,7 +387,7 @@ impl<'a> FeatureRows<'a> {
                     check_feature_values(&row)?;
                     let mut dense = Rows::new(Density::Dense, *n_features);
                     dense.push((0..).zip(row.iter().copied())).map_err(external)?;
-                    each(Some(model.table.nearest(dense.row(0), &mut scratch)));
+                    each(Some(look(&model.table, dense.row(0), &mut scratch)));
                 }
             }
         }

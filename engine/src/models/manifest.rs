@@ -33,6 +33,14 @@ pub struct FileEntry {
     pub sha256: String,
 }
 
+/// The label of rows that lie too far from every centre.
+pub const UNKNOWN: &str = "unknown";
+
+/// How alike two centres are, 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Likeness(#[serde(with = "covey_udfs::exact")] pub f64);
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     pub format: u32,
@@ -66,6 +74,18 @@ pub struct Manifest {
     pub digest: String,
     pub files: BTreeMap<String, FileEntry>,
     pub labels: BTreeMap<u32, String>,
+    /// How alike the centres are, 0 to 1, where a label was carried over from the version before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub label_matches: BTreeMap<u32, Likeness>,
+    /// Rows farther from their centre have the label [`UNKNOWN`].
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "covey_udfs::exact::option")]
+    pub threshold: Option<f64>,
+    /// The query that the model was trained on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// Models that the rows of a cluster were clustered by again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub children: BTreeMap<u32, String>,
     /// SHA-256 of this manifest with this field empty.
     pub checksum: String,
 }
@@ -94,6 +114,10 @@ impl Manifest {
             digest: String::new(),
             files: BTreeMap::new(),
             labels: BTreeMap::new(),
+            label_matches: BTreeMap::new(),
+            threshold: None,
+            query: None,
+            children: BTreeMap::new(),
             checksum: String::new(),
         }
     }

@@ -15,6 +15,8 @@ mod model;
 mod registry;
 pub mod vocabulary_file;
 
-pub use manifest::{FileEntry, MODEL_NAME_CHARACTERS_MAX, Manifest, ModelFeatures, check_model_name};
+pub use manifest::{
+    FileEntry, Likeness, MODEL_NAME_CHARACTERS_MAX, Manifest, ModelFeatures, UNKNOWN, check_model_name,
+};
 pub use model::{ClusterRow, ElbowCurve, Example, IterationRow, Model, ModelFiles};
-pub use registry::{ModelRegistry, NewModel, Seen};
+pub use registry::{ModelRegistry, NewModel, Seen, check_cluster};

@@ -161,6 +161,8 @@ pub struct Model {
     pub manifest: Manifest,
     pub files: ModelFiles,
     pub table: CentroidTable,
+    /// By cluster, the models that its rows were clustered by again; where the model is used in a query.
+    pub children: BTreeMap<u32, Arc<Self>>,
 }
 
 impl Model {
@@ -182,7 +184,7 @@ impl Model {
         };
         let frame = Frame::of_centroids(density, &files.centroids);
         let table = CentroidTable::new(files.centroids.clone(), frame);
-        Ok(Self { manifest, files, table })
+        Ok(Self { manifest, files, table, children: BTreeMap::new() })
     }
 
     /// The `n` terms with the highest weight at the centre of `cluster`, highest first; ties by term.

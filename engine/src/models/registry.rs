@@ -9,12 +9,12 @@ use url::Url;
 use uuid::Uuid;
 
 use super::manifest::{FORMAT, hex_sha256};
-use super::{FileEntry, Manifest, Model, ModelFeatures, ModelFiles, check_model_name};
+use super::{FileEntry, Likeness, Manifest, Model, ModelFeatures, ModelFiles, check_model_name};
 use crate::storage::{Directory, is_not_found};
 use crate::user_err;
 
-/// Times that a change of a label is tried against other writers.
-const LABEL_ATTEMPTS_MAX: usize = 16;
+/// Times that a change of a manifest is tried against other writers.
+const REVISION_ATTEMPTS_MAX: usize = 16;
 
 /// Versions of a model that are kept, the one that counts among them: a query that was planned with the one before
 /// may still run.
@@ -36,6 +36,9 @@ pub struct NewModel {
     pub n_points: u64,
     pub n_skipped: u64,
     pub strategy: String,
+    pub labels: BTreeMap<u32, String>,
+    pub label_matches: BTreeMap<u32, Likeness>,
+    pub query: String,
 }
 
 /// What is there of a model, as a writer sees it.
@@ -154,7 +157,11 @@ impl ModelRegistry {
             strategy: new.strategy,
             digest,
             files,
-            labels: BTreeMap::new(),
+            labels: new.labels,
+            label_matches: new.label_matches,
+            threshold: None,
+            query: Some(new.query),
+            children: BTreeMap::new(),
             checksum: String::new(),
         };
         if self.seen(&manifest.name).await? == *seen && self.commit(&manifest).await? {
@@ -211,21 +218,53 @@ impl ModelRegistry {
         if label.is_some_and(|label| label.len() > LABEL_BYTES_MAX) {
             return user_err!("a label may have {LABEL_BYTES_MAX} bytes");
         }
-        for _ in 0..LABEL_ATTEMPTS_MAX {
-            let mut manifest = self.get(name).await?;
-            if cluster as usize >= manifest.n_clusters {
-                return user_err!("model {name:?} has clusters 0 to {}, not {cluster}", manifest.n_clusters - 1);
-            }
-            manifest.revision += 1;
+        self.revise(name, |manifest| {
+            check_cluster(manifest, cluster)?;
+            manifest.label_matches.remove(&cluster);
             match label {
                 Some(label) => manifest.labels.insert(cluster, label.to_string()),
                 None => manifest.labels.remove(&cluster),
             };
+            Ok(())
+        })
+        .await
+    }
+
+    /// Sets the distance beyond which rows are unknown, or takes it away.
+    pub async fn set_threshold(&self, name: &str, threshold: Option<f64>) -> Result<Manifest> {
+        self.revise(name, |manifest| {
+            manifest.threshold = threshold;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Says that the rows of a cluster of version `version` were clustered again, by model `child`.
+    pub async fn set_child(&self, name: &str, version: u64, cluster: u32, child: &str) -> Result<Manifest> {
+        self.revise(name, |manifest| {
+            if manifest.version != version {
+                return user_err!(
+                    "model {child:?} is there, but model {name:?} was trained again meanwhile: its cluster {cluster} is another one now"
+                );
+            }
+            check_cluster(manifest, cluster)?;
+            manifest.children.insert(cluster, child.to_string());
+            Ok(())
+        })
+        .await
+    }
+
+    /// Changes the manifest of a model, whatever other writers do.
+    async fn revise(&self, name: &str, change: impl Fn(&mut Manifest) -> Result<()>) -> Result<Manifest> {
+        for _ in 0..REVISION_ATTEMPTS_MAX {
+            let mut manifest = self.get(name).await?;
+            change(&mut manifest)?;
+            manifest.revision += 1;
             if self.commit(&manifest).await? {
                 return Ok(manifest);
             }
         }
-        user_err!("model {name:?} was changed by others {LABEL_ATTEMPTS_MAX} times in a row; try again")
+        user_err!("model {name:?} was changed by others {REVISION_ATTEMPTS_MAX} times in a row; try again")
     }
 
     /// Drops a model, also one that is corrupt: it is gone once its tombstone is there; then its files are removed.
@@ -291,6 +330,15 @@ pub(super) async fn load(model: &Directory, manifest: Manifest) -> Result<Model>
     }
     let files = ModelFiles::decode(&files, model.url().as_str())?;
     Model::new(manifest, files)
+}
+
+/// # Errors
+/// When the model has no such cluster.
+pub fn check_cluster(manifest: &Manifest, cluster: u32) -> Result<()> {
+    if (cluster as usize) < manifest.n_clusters {
+        return Ok(());
+    }
+    user_err!("model {:?} has clusters 0 to {}, not {cluster}", manifest.name, manifest.n_clusters - 1)
 }
 
 /// The version in the name of a manifest or of a directory of data.

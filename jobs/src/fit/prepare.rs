@@ -22,7 +22,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF,
 use super::{Fit, Prepared};
 
 /// The column that weighs rows.
-const WEIGHT_COLUMN: &str = "weight";
+pub(crate) const WEIGHT_COLUMN: &str = "weight";
 
 /// Decimal digits of a weight in weight units.
 const UNITS_DIGITS: u8 = 19;
@@ -134,6 +134,11 @@ impl Fit<'_> {
         }
         merge_blocks(blocks, prepared)
     }
+}
+
+/// The columns of a query that are clustered.
+pub(crate) fn feature_names(query: &LogicalPlan) -> impl Iterator<Item = String> + '_ {
+    query.schema().fields().iter().map(|field| field.name().clone()).filter(|name| name != WEIGHT_COLUMN)
 }
 
 /// What the columns of the query mean.

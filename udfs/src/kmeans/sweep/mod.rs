@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use knee::{Choice, ElbowPoint, choose};
 pub use measure::{Sample, distances_to_centres};
 use pairs::Pairs;
+pub use pairs::davies_bouldin;
 
 use super::{Centroids, FarPoint, Iterating, IterationStats, Lloyd, Partial};
 

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::kmeans::Lloyd;
+use crate::kmeans::{Centroids, Lloyd};
 
 /// ‖c − c'‖² of each pair, below the diagonal.
 #[derive(Debug)]
@@ -63,21 +63,40 @@ impl Pairs {
         best.1
     }
 
-    /// The index of Davies and Bouldin (1979), as scikit-learn has it: the mean over clusters of the worst
-    /// (s + s') / ‖c − c'‖, where s is the mean distance of a cluster's rows to its centre. Nothing where there is but
-    /// one cluster.
     pub fn davies_bouldin(&self, mean_distances: &[f64]) -> Option<f64> {
-        let k = mean_distances.len();
-        if k < 2 {
-            return None;
-        }
-        let mut worst = vec![0.0_f64; k];
-        for (a, squared) in self.squared.iter().enumerate() {
-            for (b, squared) in squared.iter().enumerate().filter(|(_, squared)| **squared > 0.0) {
-                let ratio = (mean_distances[a] + mean_distances[b]) / libm::sqrt(*squared);
-                (worst[a], worst[b]) = (worst[a].max(ratio), worst[b].max(ratio));
+        let means: Vec<Option<f64>> = mean_distances.iter().copied().map(Some).collect();
+        index_of(&means, |a, b| self.squared[a][b])
+    }
+}
+
+/// The index of Davies and Bouldin (1979), as scikit-learn has it: the mean over clusters of the worst
+/// (s + s') / ‖c − c'‖, where s is the mean distance of a cluster's rows to its centre. Clusters without rows, which have no
+/// mean, take no part. Nothing where fewer than two are left.
+pub fn davies_bouldin(centroids: &Centroids, mean_distances: &[Option<f64>]) -> Option<f64> {
+    let squared = |a: usize, b: usize| {
+        let pairs = centroids.centre(a).iter().zip(centroids.centre(b));
+        pairs.fold(0.0, |sum, (x, y)| sum + (x - y) * (x - y))
+    };
+    index_of(mean_distances, squared)
+}
+
+/// `squared` is asked for pairs with the higher number first.
+fn index_of(mean_distances: &[Option<f64>], squared: impl Fn(usize, usize) -> f64) -> Option<f64> {
+    let clusters: Vec<(usize, f64)> =
+        mean_distances.iter().enumerate().filter_map(|(cluster, mean)| Some((cluster, (*mean)?))).collect();
+    if clusters.len() < 2 {
+        return None;
+    }
+    let mut worst = vec![0.0_f64; clusters.len()];
+    for (i, (a, mean_a)) in clusters.iter().enumerate() {
+        for (j, (b, mean_b)) in clusters[..i].iter().enumerate() {
+            let squared = squared(*a, *b);
+            // Centres that coincide have no distance to divide by.
+            if squared > 0.0 {
+                let ratio = (mean_a + mean_b) / libm::sqrt(squared);
+                (worst[i], worst[j]) = (worst[i].max(ratio), worst[j].max(ratio));
             }
         }
-        Some(worst.iter().sum::<f64>() / k as f64)
     }
+    Some(worst.iter().sum::<f64>() / clusters.len() as f64)
 }

@@ -1,0 +1,141 @@
+//! What an analyst does with a model: looks at examples, evaluates it, sets labels and a threshold, clusters a cluster
+//! again, trains again and keeps the labels.
+
+use covey_tests::{cell, cells};
+
+use crate::{create_model, sandbox_with_sample};
+
+const COMMANDS: &str =
+    "SELECT normalize_command(process_command) AS command FROM processes WHERE month = 7 AND day <= 5";
+
+fn number(text: &str) -> f64 {
+    text.parse().unwrap()
+}
+
+/// Goal: examples are the nearest and the farthest rows of each cluster, in order, the same however a fit runs. Method:
+/// every row's own distance by SQL.
+#[tokio::test]
+async fn examples_are_the_nearest_and_farthest_rows() {
+    let mut found = vec![];
+    for (executors, strategy) in [(1, "local"), (3, "distributed")] {
+        let sandbox = sandbox_with_sample(executors, 2).await;
+        sandbox.sql(&create_model("m", &format!(", strategy '{strategy}'"))).await;
+        found.push(cells(&sandbox.sql("SELECT * FROM model_examples('m', 4) ORDER BY cluster, kind, rank").await));
+        for (kind, order) in [("nearest", "ASC"), ("farthest", "DESC")] {
+            let by_sql = format!(
+                "SELECT c, r, d FROM (SELECT c, d, row_number() OVER (PARTITION BY c ORDER BY d {order}) AS r FROM \
+                 (SELECT DISTINCT command, predict('m', command) AS c, cluster_distance('m', command) AS d FROM \
+                 ({COMMANDS}) WHERE command <> '')) WHERE r <= 4 ORDER BY c, r"
+            );
+            let by_sql = cells(&sandbox.sql(&by_sql).await);
+            let ours = format!("SELECT cluster, rank, distance, example FROM model_examples('m', 4) WHERE kind = '{kind}' ORDER BY 1, 2");
+            let ours: Vec<_> = cells(&sandbox.sql(&ours).await).into_iter().filter(|row| !row[2].is_empty()).collect();
+            for (a, b) in ours.iter().zip(&by_sql) {
+                assert_eq!(a[..2], b[..2]);
+                assert!((number(&a[2]) - number(&b[2])).abs() < 1e-9, "{a:?} {b:?}");
+            }
+            let one = &ours[0];
+            let distance = format!("SELECT cluster_distance('m', '{}')", one[3]);
+            assert!((number(&cell(&sandbox.sql(&distance).await)) - number(&one[2])).abs() < 1e-9, "{one:?}");
+        }
+    }
+    assert_eq!(found[0], found[1]);
+    assert!(found[0].len() > 60);
+}
+
+/// Goal: EVALUATE on the training rows gives the inertia of the fit, on any number of executors; weights count.
+#[tokio::test]
+async fn models_are_evaluated() {
+    let sandbox = sandbox_with_sample(2, 2).await;
+    let made = cells(&sandbox.sql(&create_model("m", "")).await);
+    let evaluated = cells(&sandbox.sql(&format!("EVALUATE MODEL m AS {COMMANDS}")).await);
+    let inertia = cell(&sandbox.sql("SELECT sum(inertia) FROM model_clusters('m')").await);
+    assert_eq!(evaluated[0][..4], ["m", "1", "12", &made[0][6]]);
+    assert!((number(&evaluated[0][5]) / number(&inertia) - 1.0).abs() < 1e-9, "{evaluated:?}");
+    assert!((0.0..1.0).contains(&number(&evaluated[0][6])), "{evaluated:?}");
+    assert!(number(&evaluated[0][7]) > 0.0, "{evaluated:?}");
+    let weighted = format!("EVALUATE MODEL m AS SELECT command, count(*) AS weight FROM ({COMMANDS}) GROUP BY command");
+    let weighted = cells(&sandbox.sql(&weighted).await);
+    for column in [4, 5, 6, 7] {
+        assert!((number(&weighted[0][column]) / number(&evaluated[0][column]) - 1.0).abs() < 1e-9, "{weighted:?}");
+    }
+    let error = sandbox.error("EVALUATE MODEL m AS SELECT command FROM (VALUES (NULL)) AS t(command)").await;
+    assert!(error.contains("nothing to evaluate"), "{error}");
+    let error = sandbox.error("EVALUATE MODEL m AS SELECT 1 AS x").await;
+    assert!(error.contains("takes one text"), "{error}");
+}
+
+/// Goal: rows beyond the threshold are 'unknown', those within keep their label, and it can be taken away again.
+#[tokio::test]
+async fn far_rows_are_unknown() {
+    let sandbox = sandbox_with_sample(1, 2).await;
+    let rows = "(VALUES (0.0), (1.0), (10.0), (11.0)) AS t(x)";
+    sandbox.sql(&format!("CREATE MODEL n USING KMEANS OPTIONS (n_clusters 2) AS SELECT x FROM {rows}")).await;
+    let low = cell(&sandbox.sql("SELECT predict('n', 0.0)").await);
+    sandbox.sql(&format!("ALTER MODEL n SET LABEL 'low' FOR CLUSTER {low}")).await;
+    sandbox.sql("ALTER MODEL n SET THRESHOLD 2").await;
+    let labels = "SELECT cluster_label('n', x) FROM (VALUES (0.0), (2.5), (2.6), (10.0), (99.0)) AS t(x) ORDER BY x";
+    let label = |rows: &[Vec<String>]| rows.iter().map(|row| row[0].clone()).collect::<Vec<_>>();
+    assert_eq!(label(&cells(&sandbox.sql(labels).await)), ["low", "low", "unknown", "", "unknown"]);
+    sandbox.sql("ALTER MODEL n DROP THRESHOLD").await;
+    assert_eq!(label(&cells(&sandbox.sql(labels).await)), ["low", "low", "low", "", ""]);
+}
+
+/// Goal: a cluster is clustered again by a word, from the rows that its model was trained on or from others, and labels
+/// and paths go down into it, on executors as well.
+#[tokio::test]
+async fn a_cluster_is_clustered_again() {
+    let sandbox = sandbox_with_sample(2, 1).await;
+    sandbox.sql(&create_model("m", "")).await;
+    let largest = cells(&sandbox.sql("SELECT cluster, size FROM model_clusters('m') ORDER BY size DESC LIMIT 1").await);
+    let (junk, size) = (&largest[0][0], &largest[0][1]);
+    let again = format!("CREATE MODEL junk USING KMEANS OPTIONS (n_clusters 5, random_state 1) RECLUSTER {junk} OF m");
+    let made = cells(&sandbox.sql(&again).await);
+    assert_eq!(number(&made[0][6]), number(size), "the rows of the cluster, each with its copies");
+    let below = cell(&sandbox.sql("SELECT cluster FROM model_clusters('junk') ORDER BY size DESC LIMIT 1").await);
+    sandbox.sql(&format!("ALTER MODEL m SET LABEL 'rest' FOR CLUSTER {junk}")).await;
+    sandbox.sql(&format!("ALTER MODEL junk SET LABEL 'part' FOR CLUSTER {below}")).await;
+    let counted = format!(
+        "SELECT predict_path('m', command) = concat(predict('m', command), CASE WHEN predict('m', command) = {junk} THEN \
+         concat('/', predict('junk', command)) ELSE '' END) AS same, count(*) FROM ({COMMANDS}) GROUP BY 1"
+    );
+    let counted = cells(&sandbox.sql(&counted).await);
+    assert!(matches!(counted.as_slice(), [one] if one[0] == "true"), "{counted:?}");
+    let labels = format!("SELECT DISTINCT cluster_label('m', command) AS l FROM ({COMMANDS}) ORDER BY l NULLS LAST");
+    let labels: Vec<String> = cells(&sandbox.sql(&labels).await).into_iter().map(|row| row[0].clone()).collect();
+    assert_eq!(labels, ["part", "rest", ""]);
+    let shown = format!("SELECT reclustered_by FROM model_clusters('m') WHERE cluster = {junk}");
+    assert_eq!(cell(&sandbox.sql(&shown).await), "junk");
+    sandbox.sql("DROP MODEL junk").await;
+    let path = format!("SELECT DISTINCT predict_path('m', command) LIKE '%/%' FROM ({COMMANDS})");
+    assert_eq!(cell(&sandbox.sql(&path).await), "false", "a model that is gone is passed over");
+    let error = sandbox.error("CREATE MODEL j USING KMEANS RECLUSTER 12 OF m").await;
+    assert!(error.contains("clusters 0 to 11, not 12"), "{error}");
+    let error = sandbox.error("CREATE OR REPLACE MODEL m USING KMEANS RECLUSTER 1 OF m").await;
+    assert!(error.contains("cannot take the place"), "{error}");
+}
+
+/// Goal: labels go to the clusters that are most like those they were given to when a model is trained again, on other
+/// rows with another vocabulary, and how alike they are is shown; a label that is set by hand has no such number.
+#[tokio::test]
+async fn labels_are_carried_over() {
+    let sandbox = sandbox_with_sample(1, 2).await;
+    sandbox.sql(&create_model("m", "")).await;
+    let clusters = "SELECT cluster, split_part(top_terms, ' ', 1) FROM model_clusters('m') ORDER BY size DESC OFFSET 1 LIMIT 5";
+    let clusters = cells(&sandbox.sql(clusters).await);
+    for row in &clusters {
+        sandbox.sql(&format!("ALTER MODEL m SET LABEL '{}' FOR CLUSTER {}", row[1], row[0])).await;
+    }
+    let again = create_model("m", "").replacen("CREATE", "CREATE OR REPLACE", 1).replacen("day <= 5", "day BETWEEN 3 AND 9", 1);
+    sandbox.sql(&again.replacen("random_state 3", "random_state 4", 1)).await;
+    let shown = "SELECT label, split_part(top_terms, ' ', 1), label_match, cluster FROM model_clusters('m') WHERE label IS NOT NULL";
+    let shown = cells(&sandbox.sql(shown).await);
+    assert!(shown.len() >= 3, "{shown:?}");
+    for row in &shown {
+        assert!(number(&row[2]) >= 0.5 && number(&row[2]) <= 1.0 + 1e-9, "{row:?}");
+    }
+    assert!(shown.iter().filter(|row| row[0] == row[1]).count() + 1 >= shown.len(), "{shown:?}");
+    sandbox.sql(&format!("ALTER MODEL m SET LABEL 'mine' FOR CLUSTER {}", shown[0][3])).await;
+    let by_hand = cells(&sandbox.sql("SELECT label_match FROM model_clusters('m') WHERE label = 'mine'").await);
+    assert_eq!(by_hand, [[""]]);
+}

@@ -80,6 +80,22 @@ impl Frame {
         (x - self.shift.get(feature).copied().unwrap_or(0.0)) * self.scale
     }
 
+    /// Writes the image of a row, and gives its reach and its ‖x‖².
+    fn write(&self, row: Row<'_>, image: &mut [f32]) -> (f32, f32) {
+        let mut squared = 0.0;
+        let mut put = |image: &mut f32, x: f64| {
+            squared += x * x;
+            *image = x as f32;
+        };
+        if self.shift.is_empty() {
+            row.values.iter().zip(image).for_each(|(x, image)| put(image, x * self.scale));
+        } else {
+            let shifted = row.values.iter().zip(&self.shift).map(|(x, shift)| (x - shift) * self.scale);
+            shifted.zip(image).for_each(|(x, image)| put(image, x));
+        }
+        (Self::reach(row.values.len(), libm::sqrt(squared)), squared as f32)
+    }
+
     /// What a table with centres up to this norm, scaled, adds to the margin of a row: see [`kernel::Table::margin`].
     ///
     /// With `u` the unit roundoff, `n` values of a row, `M` the largest ‖c‖: rounding x and c, and adding up n
@@ -121,19 +137,33 @@ pub struct Image {
 impl Image {
     pub fn new(rows: &Rows, frame: &Frame) -> Self {
         assert_eq!(rows.density(), frame.density());
-        let empty = Self { density: rows.density(), values: vec![], reach: vec![], squared_norms: vec![] };
-        let part = |start: usize| {
-            let mut part = empty.clone();
-            (start..rows.n_rows().min(start + CHUNK_ROWS)).for_each(|i| part.push(rows.row(i), frame));
-            part
+        let n = rows.n_rows();
+        let mut image = Self {
+            density: rows.density(),
+            values: vec![0.0; rows.values().len()],
+            reach: vec![0.0; n],
+            squared_norms: vec![0.0; n],
         };
-        let parts: Vec<Self> = (0..rows.n_rows()).into_par_iter().step_by(CHUNK_ROWS).map(part).collect();
-        let mut image = Self { values: Vec::with_capacity(rows.values().len()), ..empty };
-        for part in parts {
-            image.values.extend_from_slice(&part.values);
-            image.reach.extend_from_slice(&part.reach);
-            image.squared_norms.extend_from_slice(&part.squared_norms);
-        }
+        let mut rest = &mut image.values[..];
+        let starts = (0..n).step_by(CHUNK_ROWS);
+        let values: Vec<&mut [f32]> = starts
+            .map(|start| {
+                let length = rows.offsets()[n.min(start + CHUNK_ROWS)] - rows.offsets()[start];
+                let (part, after) = std::mem::take(&mut rest).split_at_mut(length);
+                rest = after;
+                part
+            })
+            .collect();
+        let of_rows = image.reach.par_chunks_mut(CHUNK_ROWS).zip(image.squared_norms.par_chunks_mut(CHUNK_ROWS));
+        of_rows.zip(values).enumerate().for_each(|(chunk, ((reach, squared_norms), values))| {
+            let mut values = values;
+            for (i, (reach, squared_norm)) in reach.iter_mut().zip(squared_norms).enumerate() {
+                let row = rows.row(chunk * CHUNK_ROWS + i);
+                let (of_row, after) = std::mem::take(&mut values).split_at_mut(row.values.len());
+                values = after;
+                (*reach, *squared_norm) = frame.write(row, of_row);
+            }
+        });
         image
     }
 
@@ -144,14 +174,11 @@ impl Image {
     }
 
     pub(super) fn push(&mut self, row: Row<'_>, frame: &Frame) {
-        let mut squared = 0.0;
-        for (feature, x) in row.iter() {
-            let x = frame.value(feature, x);
-            squared += x * x;
-            self.values.push(x as f32);
-        }
-        self.reach.push(Frame::reach(row.values.len(), libm::sqrt(squared)));
-        self.squared_norms.push(squared as f32);
+        let start = self.values.len();
+        self.values.resize(start + row.values.len(), 0.0);
+        let (reach, squared_norm) = frame.write(row, &mut self.values[start..]);
+        self.reach.push(reach);
+        self.squared_norms.push(squared_norm);
     }
 
     /// ‖x‖² of a row in the frame, and how far its scores may err.

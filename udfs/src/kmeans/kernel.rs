@@ -6,7 +6,7 @@
 //! the clusters of a group.
 //!
 //! Separate because this is the only file of the crate with `unsafe` in it: calling a function that was compiled for
-//! an instruction set, after asking the processor whether it has it. `portable` is the safe twin.
+//! an instruction set, after asking the processor whether it has it. `pass` is the safe twin.
 
 #![allow(unsafe_code, reason = "functions compiled for an instruction set are called after the processor was asked")]
 #![allow(clippy::needless_range_loop, reason = "iterators of tuples are not inlined into such functions: see `pass`")]
@@ -23,7 +23,7 @@ pub(super) const LANES: usize = 16;
 pub(super) type Lanes = [f32; LANES];
 
 /// Rows whose dense scores are computed together, so that a column of the table is loaded once for all of them.
-const TILE_ROWS: usize = 6;
+pub(super) const TILE_ROWS: usize = 6;
 
 /// The label of a row that is too close to call in `f32`.
 pub(super) const UNDECIDED: u32 = u32::MAX;
@@ -101,7 +101,7 @@ pub(super) fn candidates<const N: usize>(
     let reach = match row {
         Rows::Sparse { offsets, indices, values, reach } => {
             let range = offsets[0]..offsets[1];
-            score_sparse::<false>(&indices[range.clone()], &values[range], table, scores);
+            score_sparse(&indices[range.clone()], &values[range], table, scores);
             reach[0]
         }
         Rows::Dense { values, reach } => {
@@ -154,58 +154,39 @@ impl InstructionSet {
         found: &mut [Found],
         scores: &mut [Lanes],
     ) {
-        #[cfg(target_arch = "x86_64")]
-        if let (Self::Avx2 | Self::Avx512, Rows::Sparse { offsets, indices, values, reach }) = (self, rows) {
-            let rows = kernel_avx2::SparseRows { offsets, indices, values, reach };
+        match (self, rows) {
+            (Self::Portable, _) => pass(rows, selected, table, found, scores),
             // SAFETY: `available` lists an instruction set only when the processor has it, and AVX-512 after AVX2.
-            return unsafe { kernel_avx2::nearest(&rows, selected, table, found, scores) };
-        }
-        match self {
-            Self::Portable => portable(rows, selected, table, found, scores),
-            // SAFETY: `available` lists an instruction set only when the processor has it.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { avx2(rows, selected, table, found, scores) },
+            (_, Rows::Sparse { offsets, indices, values, reach }) => unsafe {
+                let rows = kernel_avx2::SparseRows { offsets, indices, values, reach };
+                kernel_avx2::nearest(&rows, selected, table, found, scores);
+            },
             // SAFETY: the same.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => unsafe { avx512(rows, selected, table, found, scores) },
+            (Self::Avx2, Rows::Dense { values, reach }) => unsafe {
+                kernel_avx2::nearest_dense(values, reach, selected, table, found, scores);
+            },
+            // SAFETY: the same.
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx512, Rows::Dense { values, reach }) => unsafe {
+                kernel_avx2::nearest_dense_avx512(values, reach, selected, table, found, scores);
+            },
         }
     }
-}
-
-fn portable(rows: Rows<'_>, selected: &[u32], table: Table<'_>, found: &mut [Found], scores: &mut [Lanes]) {
-    pass::<false>(rows, selected, table, found, scores);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn avx2(rows: Rows<'_>, selected: &[u32], table: Table<'_>, found: &mut [Found], scores: &mut [Lanes]) {
-    pass::<true>(rows, selected, table, found, scores);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-fn avx512(rows: Rows<'_>, selected: &[u32], table: Table<'_>, found: &mut [Found], scores: &mut [Lanes]) {
-    pass::<true>(rows, selected, table, found, scores);
 }
 
 // The loops below index slices and use no iterators that give tuples: calls that return aggregates are not inlined
 // into functions that are compiled for another instruction set than they are.
 
-#[inline(always)]
-fn pass<const FUSED: bool>(
-    rows: Rows<'_>,
-    selected: &[u32],
-    table: Table<'_>,
-    found: &mut [Found],
-    scores: &mut [Lanes],
-) {
+fn pass(rows: Rows<'_>, selected: &[u32], table: Table<'_>, found: &mut [Found], scores: &mut [Lanes]) {
     match rows {
         Rows::Sparse { offsets, indices, values, reach } => {
             let scores = &mut scores[..table.norms.len()];
             for i in 0..selected.len() {
                 let row = selected[i] as usize;
                 let range = offsets[row]..offsets[row + 1];
-                score_sparse::<FUSED>(&indices[range.clone()], &values[range], table, scores);
+                score_sparse(&indices[range.clone()], &values[range], table, scores);
                 found[i] = lowest(scores, table, reach[row]);
             }
         }
@@ -213,10 +194,10 @@ fn pass<const FUSED: bool>(
             let mut i = 0;
             while i < selected.len() {
                 let tile = if selected.len() - i < TILE_ROWS {
-                    score_tile::<FUSED, 1>(values, &selected[i..], table, scores);
+                    score_tile::<false, 1>(values, &selected[i..], table, scores);
                     1
                 } else {
-                    score_tile::<FUSED, TILE_ROWS>(values, &selected[i..], table, scores);
+                    score_tile::<false, TILE_ROWS>(values, &selected[i..], table, scores);
                     TILE_ROWS
                 };
                 for row in i..i + tile {
@@ -235,8 +216,7 @@ fn multiply_add<const FUSED: bool>(x: f32, c: f32, sum: f32) -> f32 {
 }
 
 /// ‖c‖² − 2·x·c for every cluster.
-#[inline(always)]
-fn score_sparse<const FUSED: bool>(indices: &[u32], values: &[f32], table: Table<'_>, scores: &mut [Lanes]) {
+fn score_sparse(indices: &[u32], values: &[f32], table: Table<'_>, scores: &mut [Lanes]) {
     let values = &values[..indices.len()];
     for group in 0..table.norms.len() {
         let columns = table.group(group);
@@ -244,7 +224,7 @@ fn score_sparse<const FUSED: bool>(indices: &[u32], values: &[f32], table: Table
         for i in 0..indices.len() {
             let (x, column) = (values[i], &columns[indices[i] as usize]);
             for lane in 0..LANES {
-                products[lane] = multiply_add::<FUSED>(x, column[lane], products[lane]);
+                products[lane] += x * column[lane];
             }
         }
         for lane in 0..LANES {
@@ -255,7 +235,7 @@ fn score_sparse<const FUSED: bool>(indices: &[u32], values: &[f32], table: Table
 
 /// The same for the first `ROWS` dense rows that are selected; scores are `(ROWS, n_groups)`.
 #[inline(always)]
-fn score_tile<const FUSED: bool, const ROWS: usize>(
+pub(super) fn score_tile<const FUSED: bool, const ROWS: usize>(
     values: &[f32],
     selected: &[u32],
     table: Table<'_>,

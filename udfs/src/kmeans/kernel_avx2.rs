@@ -1,7 +1,7 @@
-//! The sparse kernel in the words of the processor: AVX2 with fused multiply-add.
+//! The kernels in the words of the processor: AVX2 with fused multiply-add.
 //!
-//! What the compiler makes of [`super::kernel`] for dense rows is as good as this. For sparse rows, whose few values leave
-//! most of the time to what surrounds the multiply-adds, it is three times as slow. Sixteen lanes are two registers;
+//! What the compiler makes of the multiply-adds of [`super::kernel`] for dense rows is as good as this; what surrounds them
+//! is not, and most of the time of rows with few values goes there. Sixteen lanes are two registers;
 //! two groups are scored at once, so that a value is broadcast once for both.
 
 #![allow(unsafe_code, reason = "lanes are loaded and stored through pointers")]
@@ -13,7 +13,7 @@ use std::arch::x86_64::{
     _mm256_min_ps, _mm256_movemask_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
 };
 
-use super::kernel::{Found, LANES, Lanes, Table, UNDECIDED, bound};
+use super::kernel::{Found, LANES, Lanes, TILE_ROWS, Table, UNDECIDED, bound, score_tile};
 
 /// Lanes of a register.
 const WIDTH: usize = LANES / 2;
@@ -60,6 +60,46 @@ pub(super) fn nearest(
         found[i] = lowest.found(&scores[..n_groups], table, rows.reach[row]);
     }
 }
+
+/// A pass over dense rows, `(n_rows, n_features)`, compiled for an instruction set: the tile is the compiler's own, and gains
+/// from wider registers. `scores` has room for the rows of a tile.
+macro_rules! dense_pass {
+    ($name:ident, $features:literal) => {
+        #[target_feature(enable = $features)]
+        pub(super) fn $name(
+            values: &[f32],
+            reach: &[f32],
+            selected: &[u32],
+            table: Table<'_>,
+            found: &mut [Found],
+            scores: &mut [Lanes],
+        ) {
+            let n_groups = table.norms.len();
+            let mut i = 0;
+            while i < selected.len() {
+                let tile = if selected.len() - i < TILE_ROWS {
+                    score_tile::<true, 1>(values, &selected[i..], table, scores);
+                    1
+                } else {
+                    score_tile::<true, TILE_ROWS>(values, &selected[i..], table, scores);
+                    TILE_ROWS
+                };
+                for row in 0..tile {
+                    let scores = &scores[row * n_groups..(row + 1) * n_groups];
+                    let mut lowest = Lowest::new();
+                    for group in 0..n_groups {
+                        lowest.take(load(&scores[group]));
+                    }
+                    found[i + row] = lowest.found(scores, table, reach[selected[i + row] as usize]);
+                }
+                i += tile;
+            }
+        }
+    };
+}
+
+dense_pass!(nearest_dense, "avx2,fma");
+dense_pass!(nearest_dense_avx512, "avx512f,avx512vl,avx2,fma");
 
 #[target_feature(enable = "avx2,fma")]
 fn score_one(indices: &[u32], values: &[f32], table: Table<'_>, group: usize) -> Pair {

@@ -109,8 +109,7 @@ impl Changed {
 
     /// Those of a centre that was zero before.
     pub(super) fn non_zeros_of(cluster: usize, centre: &[f64]) -> Self {
-        let features = (0_u32..).zip(centre).filter(|(_, c)| **c != 0.0).map(|(feature, _)| feature);
-        Self { cluster, features: Some(features.collect()) }
+        Self { cluster, features: Some(non_zeros(centre)) }
     }
 
     pub(super) fn for_each_feature(&self, n_features: usize, mut each: impl FnMut(usize)) {
@@ -360,6 +359,8 @@ impl Cluster {
             *self = Self { sum: std::mem::take(&mut self.sum), ..Self::empty() };
             return (0.0, None);
         };
+        // A centre that is no mean of these rows yet may have coordinates that their sum has not; of dense rows it has all.
+        let own = if self.is_foreign && spread.mean.is_empty() { non_zeros(centre) } else { vec![] };
         let (mut squared_shift, mut squared_norm, mut squared_way) = (0.0, 0.0, 0.0);
         let mut take = |feature: usize, sum: i128| {
             let mean = if sum == 0 { 0.0 } else { scale.mean(feature, sum, weight) };
@@ -376,26 +377,31 @@ impl Cluster {
             };
             squared_norm += from_all * from_all;
             squared_way += way * way;
-            mean != 0.0 || before != 0.0
         };
-        let features = if std::mem::take(&mut self.is_foreign) {
-            let mut sums = self.sum.iter().peekable();
-            let mut features = vec![];
-            for feature in 0..scale.n_features() {
-                let sum = sums.next_if(|(next, _)| *next == feature).map_or(0, |(_, sum)| sum);
-                if take(feature, sum) {
-                    features.push(feature as u32);
-                }
-            }
-            // The zeros of a dense centre are coordinates like others.
-            spread.mean.is_empty().then_some(features)
-        } else {
-            for (feature, sum) in self.sum.iter() {
-                take(feature, sum);
-            }
-            Some(self.sum.features().to_vec())
-        };
+        let features = either(own, &self.sum);
+        self.is_foreign = false;
+        features.iter().for_each(|&(feature, sum)| take(feature, sum));
+        let features = Some(features.into_iter().map(|(feature, _)| feature as u32).collect());
         (self.squared_norm, self.squared_way) = (squared_norm, squared_way);
         (squared_shift, Some(Changed { cluster, features }))
     }
+}
+
+fn non_zeros(centre: &[f64]) -> Vec<u32> {
+    (0..).zip(centre).filter(|(_, c)| **c != 0.0).map(|(feature, _)| feature).collect()
+}
+
+/// The features of either, ascending, with their sums.
+fn either(own: Vec<u32>, sum: &ClusterSum) -> Vec<(usize, i128)> {
+    let mut all: Vec<(usize, i128)> = Vec::with_capacity(own.len() + sum.features().len());
+    let mut own = own.into_iter().map(|feature| feature as usize).peekable();
+    for (feature, sum) in sum.iter() {
+        while let Some(before) = own.next_if(|own| *own < feature) {
+            all.push((before, 0));
+        }
+        own.next_if(|own| *own == feature);
+        all.push((feature, sum));
+    }
+    all.extend(own.map(|feature| (feature, 0)));
+    all
 }

@@ -2,8 +2,9 @@
 
 use rayon::prelude::*;
 
+use super::sums::DenseSum;
 use super::{ClusterSum, FixedPoint, Move, NO_CLUSTER, SumScratch};
-use crate::matrix::{Points, Rows};
+use crate::matrix::{Density, Points, Rows};
 
 /// How the sums of the clusters change: rows that stay where they were take no part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,19 +24,13 @@ impl Partial {
         Self { changes: vec![ClusterSum::default(); n_clusters], n_points: 0, n_moved: 0, n_skipped: 0 }
     }
 
-    /// What `moves` of rows of `points` change.
+    /// What `moves` of rows of `points`, by ascending row, change.
     pub fn of_moves(points: &Points, moves: &[Move], n_clusters: usize, scale: &FixedPoint) -> Self {
-        let (starts, entries) = by_cluster(points, moves, n_clusters);
-        let density = points.rows.density();
-        let change = |scratch: &mut SumScratch, cluster: usize| {
-            let rows = &entries[starts[cluster]..starts[cluster + 1]];
-            if rows.is_empty() {
-                return ClusterSum::default();
-            }
-            let rows = rows.iter().map(|&(row, weight)| (points.rows.row(row as usize), weight));
-            ClusterSum::of_rows(scale, density, rows, scratch)
+        let in_order = points.rows.density() == Density::Dense && n_clusters * scale.n_features() <= IN_ORDER_MAX;
+        let changes = match in_order {
+            true => in_order_of_rows(points, moves, n_clusters, scale),
+            false => cluster_by_cluster(points, moves, n_clusters, scale),
         };
-        let changes = (0..n_clusters).into_par_iter().map_init(SumScratch::default, change).collect();
         Self { changes, n_points: points.len() as u64, n_moved: moves.len() as u64, n_skipped: 0 }
     }
 
@@ -52,9 +47,54 @@ impl Partial {
     }
 }
 
+/// Coordinates of all clusters up to which their sums fit a core's own cache.
+const IN_ORDER_MAX: usize = 1 << 16;
+
+/// Moves that are worth sums of their own.
+const MOVES_MIN: usize = 1 << 14;
+
+/// Goes through the rows once, in the order they are stored in, with the sums of all clusters at hand.
+fn in_order_of_rows(points: &Points, moves: &[Move], n_clusters: usize, scale: &FixedPoint) -> Vec<ClusterSum> {
+    let part = |moves: &[Move]| {
+        let mut sums: Vec<DenseSum> = (0..n_clusters).map(|_| DenseSum::default()).collect();
+        for m in moves {
+            let (values, weight) = (points.rows.row(m.row as usize).values, points.weights[m.row as usize] as i64);
+            for (cluster, sign) in sides(m) {
+                sums[cluster as usize].add(scale, values, sign * weight);
+            }
+        }
+        sums.into_iter().map(DenseSum::finish).collect()
+    };
+    let add = |mut a: Vec<ClusterSum>, b: Vec<ClusterSum>| {
+        a.iter_mut().zip(&b).for_each(|(sum, x)| sum.merge(x));
+        a
+    };
+    let length = moves.len().div_ceil(rayon::current_num_threads()).max(MOVES_MIN);
+    moves.par_chunks(length).map(part).reduce(|| vec![ClusterSum::default(); n_clusters], add)
+}
+
+/// Goes through the rows of one cluster after the other.
+fn cluster_by_cluster(points: &Points, moves: &[Move], n_clusters: usize, scale: &FixedPoint) -> Vec<ClusterSum> {
+    let (starts, entries) = by_cluster(points, moves, n_clusters);
+    let density = points.rows.density();
+    let change = |scratch: &mut SumScratch, cluster: usize| {
+        let rows = &entries[starts[cluster]..starts[cluster + 1]];
+        if rows.is_empty() {
+            return ClusterSum::default();
+        }
+        let rows = rows.iter().map(|&(row, weight)| (points.rows.row(row as usize), weight));
+        ClusterSum::of_rows(scale, density, rows, scratch)
+    };
+    (0..n_clusters).into_par_iter().map_init(SumScratch::default, change).collect()
+}
+
+/// The clusters that a row comes to and leaves, with a sign.
+fn sides(m: &Move) -> impl Iterator<Item = (u32, i64)> {
+    [(m.to, 1), (m.from, -1)].into_iter().filter(|(cluster, _)| *cluster != NO_CLUSTER)
+}
+
 /// Who came to each cluster and who left it, as row and signed weight, and where each cluster's entries begin.
 fn by_cluster(points: &Points, moves: &[Move], n_clusters: usize) -> (Vec<usize>, Vec<(u32, i64)>) {
-    let sides = |m: &Move| [(m.to, 1), (m.from, -1)].into_iter().filter(|(cluster, _)| *cluster != NO_CLUSTER);
     let mut starts = vec![0; n_clusters + 1];
     for (cluster, _) in moves.iter().flat_map(sides) {
         starts[cluster as usize + 1] += 1;

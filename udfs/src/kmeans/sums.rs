@@ -2,6 +2,7 @@
 //! a cluster of texts has few of the terms.
 
 use super::FixedPoint;
+use super::fixed_point::HALVES_ROWS_MAX;
 use crate::matrix::{Density, Row};
 
 /// Quantised Σ w·x over some rows and their Σ w; both are negative where rows left.
@@ -115,15 +116,57 @@ impl ClusterSum {
     }
 
     fn of_dense_rows<'a>(scale: &FixedPoint, rows: impl IntoIterator<Item = (Row<'a>, i64)>) -> Self {
-        let mut sums = vec![0; scale.n_features()];
-        let mut weight = 0;
-        for (row, row_weight) in rows {
-            weight += row_weight;
-            for ((feature, x), sum) in row.values.iter().enumerate().zip(&mut sums) {
-                *sum += i128::from(scale.quantise_value(feature, *x)) * i128::from(row_weight);
-            }
+        let mut sum = DenseSum::default();
+        rows.into_iter().for_each(|(row, weight)| sum.add(scale, row.values, weight));
+        sum.finish()
+    }
+}
+
+/// A sum of dense rows under way. Rows that follow each other with one weight, whatever its sign, are added up as numbers of
+/// 53 bits in two halves, whose sums in `f64` are exact, and which vectorise; the weight is multiplied once for all.
+#[derive(Debug, Default)]
+pub(super) struct DenseSum {
+    total_weight: i64,
+    /// Of the rows that are not in `sums` yet.
+    weight: i64,
+    n_rows: usize,
+    /// Of the halves of each feature; none before the first row.
+    high: Vec<f64>,
+    low: Vec<f64>,
+    sums: Vec<i128>,
+}
+
+impl DenseSum {
+    pub fn add(&mut self, scale: &FixedPoint, values: &[f64], weight: i64) {
+        if self.sums.is_empty() {
+            let d = scale.n_features();
+            (self.high, self.low, self.sums) = (vec![0.0; d], vec![0.0; d], vec![0; d]);
         }
-        Self { weight, features: (0..sums.len() as u32).collect(), sums }
+        if weight.abs() != self.weight || self.n_rows == HALVES_ROWS_MAX {
+            self.flush();
+            self.weight = weight.abs();
+        }
+        self.n_rows += 1;
+        self.total_weight += weight;
+        match weight < 0 {
+            true => scale.add_halves::<true>(values, &mut self.high, &mut self.low),
+            false => scale.add_halves::<false>(values, &mut self.high, &mut self.low),
+        }
+    }
+
+    fn flush(&mut self) {
+        if std::mem::take(&mut self.n_rows) == 0 {
+            return;
+        }
+        for ((sum, high), low) in self.sums.iter_mut().zip(&mut self.high).zip(&mut self.low) {
+            let total = FixedPoint::join_halves(std::mem::take(high), std::mem::take(low));
+            *sum += total * i128::from(self.weight);
+        }
+    }
+
+    pub fn finish(mut self) -> ClusterSum {
+        self.flush();
+        ClusterSum { weight: self.total_weight, features: (0..self.sums.len() as u32).collect(), sums: self.sums }
     }
 }
 

@@ -4,6 +4,8 @@
 mod prospects;
 mod race;
 
+use std::sync::atomic::Ordering;
+
 pub(super) use race::Race;
 use serde::{Deserialize, Serialize};
 
@@ -66,15 +68,15 @@ pub fn seed_at_most(
     random_state: u64,
     cancel: &Cancel,
 ) -> Option<Centroids> {
-    let by_distance = init == Init::KMeansPlusPlus;
-    let prospects = match init {
-        Init::KMeansPlusPlus => {
-            let race = Race { random_state, round: SAMPLE_ROUND, n: SEED_POINTS_MAX };
-            prospects.sample(race, frame)
+    if init == Init::Random {
+        if cancel.load(Ordering::Relaxed) {
+            return None;
         }
-        Init::Random => prospects,
-    };
-    let mut growth = Growth { by_distance, ..Growth::new(prospects, frame, scale.n_features(), random_state) };
+        let rows = prospects.first_distinct(Race { random_state, round: 0, n: n_clusters });
+        return Some(Centroids::from_rows(scale.n_features(), rows));
+    }
+    let sample = Race { random_state, round: SAMPLE_ROUND, n: SEED_POINTS_MAX };
+    let mut growth = Growth::new(prospects.sample(sample, frame), frame, scale.n_features(), random_state);
     let mut chosen = Rows::new(frame.density(), scale.n_features());
     for round in 0..n_clusters {
         let Some(next) = growth.next(round as u64, scale, cancel)? else { break };
@@ -91,21 +93,19 @@ struct Growth {
     /// Room for rows that are tried.
     trials: CentroidTable,
     random_state: u64,
-    by_distance: bool,
 }
 
 impl Growth {
     fn new(prospects: Prospects, frame: &Frame, n_features: usize, random_state: u64) -> Self {
         let trials = CentroidTable::new(Centroids::zeros(TRIALS, n_features), frame.clone());
-        Self { prospects, trials, random_state, by_distance: true }
+        Self { prospects, trials, random_state }
     }
 
     /// The row that is the centre of this round, the best of those drawn by weight times D²; nothing where every row is
     /// a centre already. The first is drawn by weight alone. `None` when cancelled.
     fn next(&mut self, round: u64, scale: &FixedPoint, cancel: &Cancel) -> Option<Option<Rows>> {
-        let by_distance = self.by_distance && round > 0;
-        let race = Race { random_state: self.random_state, round, n: if by_distance { TRIALS } else { 1 } };
-        let mut drawn = self.prospects.draw(race, by_distance, cancel)?;
+        let race = Race { random_state: self.random_state, round, n: if round > 0 { TRIALS } else { 1 } };
+        let mut drawn = self.prospects.draw(race, cancel)?;
         let best = match drawn.len() {
             0 => return Some(None),
             1 => 0,

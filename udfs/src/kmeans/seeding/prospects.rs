@@ -1,5 +1,6 @@
 //! Rows as those who look for one more centre see them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,7 +9,7 @@ use rayon::prelude::*;
 use super::race::{Drawn, Race};
 use crate::kmeans::assign::CHUNK_ROWS;
 use crate::kmeans::{Cancel, CentroidTable, FixedPoint, Frame, Image};
-use crate::matrix::Points;
+use crate::matrix::{Points, Row};
 
 /// Rows of some blocks that may become centres.
 #[derive(Debug)]
@@ -27,6 +28,15 @@ struct Block {
     distances: Vec<f64>,
 }
 
+/// A row and its place in a race.
+#[derive(Debug, Clone, Copy)]
+struct Ranked {
+    key: u64,
+    content_hash: u128,
+    block: usize,
+    row: usize,
+}
+
 impl Prospects {
     /// Blocks with their images, before there is a centre.
     pub fn new(blocks: Vec<(Arc<Points>, Arc<Image>)>) -> Self {
@@ -39,32 +49,45 @@ impl Prospects {
         if n_rows <= race.n {
             return self;
         }
-        let blocks = self.blocks.par_iter().enumerate();
-        let mut entries: Vec<(u64, u128, usize, usize)> = blocks
-            .flat_map(|(at, block)| {
-                let keyed = (0..block.points.len()).into_par_iter().filter_map(move |i| {
-                    let (weight, hash) = (block.points.weights[i], block.hashes[i]);
-                    (weight > 0).then(|| (race.key(hash, weight as f64).to_bits(), hash, at, i))
-                });
-                keyed
-            })
-            .collect();
-        entries.par_sort_unstable_by_key(|(key, hash, ..)| (*key, *hash));
+        let mut entries = self.ranked(race);
         entries.truncate(race.n);
         let mut points = Points::new(frame.density(), self.blocks[0].points.rows.n_features());
-        for (_, _, block, i) in entries {
+        for Ranked { block, row, .. } in entries {
             let from = &self.blocks[block].points;
-            points.push(from.rows.row(i), from.weights[i]);
+            points.push(from.rows.row(row), from.weights[row]);
         }
         let image = Arc::new(Image::new(&points.rows, frame));
         Self { blocks: vec![Block::new(Arc::new(points), image)] }
     }
 
-    /// The rows that win a race by weight times D², or by weight alone where `by_distance` is not set, first the best.
-    /// Rows that are centres take no part. `None` when cancelled.
-    pub(super) fn draw(&self, race: Race, by_distance: bool, cancel: &Cancel) -> Option<Vec<Drawn>> {
+    /// The first rows of a race by weight, equal ones once.
+    pub(super) fn first_distinct(&self, race: Race) -> Vec<Row<'_>> {
+        let mut seen = HashSet::new();
+        let distinct = self.ranked(race).into_iter().filter(|ranked| seen.insert(ranked.content_hash));
+        distinct.take(race.n).map(|ranked| self.blocks[ranked.block].points.rows.row(ranked.row)).collect()
+    }
+
+    /// All rows of positive weight, in the order of a race by weight.
+    fn ranked(&self, race: Race) -> Vec<Ranked> {
+        let of_block = |(at, block): (usize, &'_ Block)| -> Vec<Ranked> {
+            let ranked = |row: usize| {
+                let (weight, content_hash) = (block.points.weights[row], block.hashes[row]);
+                let key = race.key(content_hash, weight as f64).to_bits();
+                (weight > 0).then_some(Ranked { key, content_hash, block: at, row })
+            };
+            (0..block.points.len()).into_par_iter().filter_map(ranked).collect()
+        };
+        let ranked: Vec<Vec<Ranked>> = self.blocks.par_iter().enumerate().map(of_block).collect();
+        let mut ranked = ranked.concat();
+        ranked.par_sort_unstable_by_key(|ranked| (ranked.key, ranked.content_hash));
+        ranked
+    }
+
+    /// The rows that win a race by weight times D², before there is a centre by weight alone, the first of it first. Rows
+    /// that are centres take no part. `None` when cancelled.
+    pub(super) fn draw(&self, race: Race, cancel: &Cancel) -> Option<Vec<Drawn>> {
         let drawn: Option<Vec<Vec<Drawn>>> =
-            self.blocks.par_iter().map(|block| block.draw(race, by_distance, cancel)).collect();
+            self.blocks.par_iter().map(|block| block.draw(race, cancel)).collect();
         let mut drawn = drawn?.concat();
         Drawn::first(&mut drawn, race.n);
         Some(drawn)
@@ -95,11 +118,8 @@ impl Block {
         (0..n).into_par_iter().step_by(CHUNK_ROWS).map(move |start| start..n.min(start + CHUNK_ROWS))
     }
 
-    fn draw(&self, race: Race, by_distance: bool, cancel: &Cancel) -> Option<Vec<Drawn>> {
-        let mass = |i: usize| match self.distances[i] {
-            distance if by_distance && distance.is_finite() => distance,
-            distance => f64::from(distance > 0.0),
-        };
+    fn draw(&self, race: Race, cancel: &Cancel) -> Option<Vec<Drawn>> {
+        let mass = |i: usize| if self.distances[i].is_finite() { self.distances[i] } else { 1.0 };
         let chunk = |range| {
             (!cancel.load(Ordering::Relaxed)).then(|| race.run(&self.points, &self.hashes, range, mass))
         };

@@ -115,6 +115,9 @@ pub const PROFILE: &str = "profile";
 /// The key under which a fit of dense rows publishes their mean, as one centre.
 pub const MEAN: &str = "mean";
 
+/// The key under which a fit publishes the centres that it was given to begin with.
+pub const GIVEN: &str = "given";
+
 /// The key under which a fit publishes the centroids that iteration `iteration` of run `run` begins with.
 pub fn centroids_key(run: usize, iteration: usize) -> String {
     format!("centroids/{run}/{iteration}")

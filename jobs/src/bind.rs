@@ -3,9 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use covey_engine::models::{Manifest, ModelRegistry};
 use covey_engine::models::cache::{ModelCache, ModelHandle, ModelRef};
 use covey_engine::models::functions::ModelFunc;
+use covey_engine::models::{Manifest, ModelRegistry};
 use covey_engine::user_err;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ballista_core::planner::scans_only_information_schema;
-use covey_engine::models::{ModelRegistry, check_cluster};
 use covey_engine::models::cache::ModelCache;
+use covey_engine::models::{ModelRegistry, check_cluster};
 use covey_engine::storage::Directory;
 use covey_engine::user_err;
 use datafusion::arrow::array::RecordBatch;
@@ -17,7 +17,7 @@ use datafusion::logical_expr::{DdlStatement, Expr, LogicalPlan, LogicalPlanBuild
 use datafusion::prelude::SessionContext;
 
 use crate::board::{JobBoard, JobHandle};
-use crate::fit::{FitContext, FitHub, create_model, feature_names};
+use crate::fit::{FitContext, FitHub, create_model, explain_fit, feature_names};
 use crate::functions::{SystemTable, register};
 use crate::results::{created_model, listed_models, result_schema};
 use crate::statements::{ClusterStatement, CreateModel, Recluster, check_depth, parse, parse_query, quote_cluster};
@@ -84,7 +84,7 @@ impl Covey {
             return place(self.bind(plan).await?);
         };
         let query = match &mut statement {
-            ClusterStatement::CreateModel(create) => {
+            ClusterStatement::CreateModel(create) | ClusterStatement::ExplainCreateModel(create) => {
                 let query = self.training_query(session, create).await?;
                 let plan = session.state().statement_to_plan(parse_query(&query)?).await?;
                 create.query = Some(query);
@@ -114,7 +114,9 @@ impl Covey {
         let parent = self.models.get(model).await?;
         check_cluster(&parent, *cluster)?;
         let Some(query) = create.query.clone().or(parent.query) else {
-            return user_err!("it is not known what model {model:?} was trained on: give the rows, RECLUSTER {cluster} OF {model} AS SELECT ...");
+            return user_err!(
+                "it is not known what model {model:?} was trained on: give the rows, RECLUSTER {cluster} OF {model} AS SELECT ..."
+            );
         };
         let plan = session.state().statement_to_plan(parse_query(&query)?).await?;
         let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
@@ -156,9 +158,15 @@ impl Covey {
                 job.stage("query");
                 evaluate::run(self.cluster.as_ref(), session, &model, query.clone()).await
             }
-            (ClusterStatement::CreateModel(_) | ClusterStatement::Evaluate { .. }, None) => {
-                user_err!("the statement came without its query")
+            (ClusterStatement::ExplainCreateModel(create), Some(query)) => {
+                explain_fit(Arc::clone(session), create, query.clone()).await
             }
+            (
+                ClusterStatement::CreateModel(_)
+                | ClusterStatement::ExplainCreateModel(_)
+                | ClusterStatement::Evaluate { .. },
+                None,
+            ) => user_err!("the statement came without its query"),
             (ClusterStatement::SetThreshold { name, threshold }, _) => {
                 self.models.set_threshold(name, *threshold).await?;
                 Ok(RecordBatch::new_empty(result_schema(statement)))

@@ -12,6 +12,7 @@
 //! runs, withdraws what was published and removes the intermediate files.
 
 mod carry;
+mod explain;
 mod hub;
 mod iterate;
 mod prepare;
@@ -24,8 +25,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use covey_engine::models::{Manifest, ModelFeatures, ModelFiles, ModelRegistry, NewModel};
 use covey_engine::operators::{BlockWork, BlocksExec, block_source};
 use covey_engine::storage::Directory;
-use covey_engine::user_err;
-use covey_udfs::kmeans::{COORDINATES_MAX, FixedPoint, Profile, start_of};
+use covey_engine::{external, user_err};
+use covey_udfs::kmeans::{COORDINATES_MAX, Centroids, FixedPoint, Profile, start_of};
 use covey_udfs::tfidf::Vocabulary;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::error::Result;
@@ -38,6 +39,8 @@ use crate::Cluster;
 use crate::board::JobHandle;
 use crate::statements::{CreateModel, FitOptions, Strategy};
 
+use carry::centres_in;
+pub(crate) use explain::explain_fit;
 pub use hub::FitHub;
 use hub::Publication;
 pub(crate) use prepare::{WEIGHT_COLUMN, feature_names};
@@ -166,6 +169,9 @@ impl Fit<'_> {
         let strategy = self.strategy(&prepared);
         self.published.profile(&prepared.profile)?;
         let scale = FixedPoint::new(&prepared.profile);
+        if let Some(given) = self.given_centres(&prepared).await? {
+            self.published.given(&given);
+        }
         let solution = self.iterate(&prepared, &scale, strategy).await?;
         Ok(NewModel {
             name: create.name.clone(),
@@ -202,6 +208,24 @@ impl Fit<'_> {
             );
         }
         Ok(())
+    }
+
+    /// The centres of the model that the fit begins with, by the features of this one.
+    async fn given_centres(&self, prepared: &Prepared) -> Result<Option<Centroids>> {
+        let Some(name) = &self.options.init_model else { return Ok(None) };
+        let models = self.context.models;
+        let old = models.load(models.get(name).await?).await?;
+        let k = old.manifest.n_clusters;
+        if k != self.options.n_clusters {
+            return user_err!("init 'model:{name}' gives {k} centres, but n_clusters is {}", self.options.n_clusters);
+        }
+        let d = prepared.profile.n_features();
+        let clusters: Vec<u32> = (0..k as u32).collect();
+        let Some(centres) = centres_in(&old, &clusters, &prepared.features, prepared.vocabulary.as_ref(), d) else {
+            return user_err!("init 'model:{name}': that model was trained on other features than the query gives");
+        };
+        let values = centres.into_iter().flat_map(|centre| centre.values).collect();
+        Centroids::try_new(d, values).map(Some).map_err(external)
     }
 
     fn strategy(&self, prepared: &Prepared) -> Strategy {

@@ -31,7 +31,13 @@ const EXAMPLES_DEFAULT: usize = 3;
 const TERMS_SHOWN: usize = 5;
 
 pub fn register(session: &SessionContext, models: &ModelRegistry, board: &Arc<JobBoard>) {
-    for view in [View::Clusters, View::Terms { n: TERMS_DEFAULT }, View::Iterations, View::Elbow, View::Examples { n: EXAMPLES_DEFAULT }] {
+    for view in [
+        View::Clusters,
+        View::Terms { n: TERMS_DEFAULT },
+        View::Iterations,
+        View::Elbow,
+        View::Examples { n: EXAMPLES_DEFAULT },
+    ] {
         let name = view.function();
         session.register_udtf(name, Arc::new(ModelFunction { models: models.clone(), view }));
     }

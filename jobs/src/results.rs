@@ -20,11 +20,18 @@ pub fn result_schema(statement: &ClusterStatement) -> SchemaRef {
     match statement {
         ClusterStatement::CreateModel(_) => created_schema(),
         ClusterStatement::ShowModels => listed_schema(),
+        ClusterStatement::ExplainCreateModel(_) => explained_schema(),
         ClusterStatement::Evaluate { .. } => evaluate::schema(),
-        ClusterStatement::DropModel { .. } | ClusterStatement::SetLabel { .. } | ClusterStatement::SetThreshold { .. } => {
-            Arc::new(Schema::empty())
-        }
+        ClusterStatement::DropModel { .. }
+        | ClusterStatement::SetLabel { .. }
+        | ClusterStatement::SetThreshold { .. } => Arc::new(Schema::empty()),
     }
+}
+
+/// As that of EXPLAIN.
+pub fn explained_schema() -> SchemaRef {
+    let field = |name| Field::new(name, DataType::Utf8, false);
+    Arc::new(Schema::new(vec![field("plan_type"), field("plan")]))
 }
 
 /// The row of CREATE MODEL.

@@ -18,6 +18,7 @@ pub use source::{byte_offset, check_depth, quote_cluster};
 #[derive(Debug, Clone)]
 pub enum ClusterStatement {
     CreateModel(Box<CreateModel>),
+    ExplainCreateModel(Box<CreateModel>),
     DropModel { name: String, if_exists: bool },
     ShowModels,
     SetLabel { name: String, cluster: u32, label: Option<String> },
@@ -54,7 +55,12 @@ pub fn parse(sql: &str) -> Result<Option<ClusterStatement>> {
     };
     let mut reader = Reader { parser };
     let statement = if reader.begins(&["CREATE", "MODEL"]) || reader.begins(&["CREATE", "OR", "REPLACE", "MODEL"]) {
-        Some(reader.create_model()?)
+        Some(ClusterStatement::CreateModel(reader.create_model()?))
+    } else if reader.begins(&["EXPLAIN", "CREATE", "MODEL"])
+        || reader.begins(&["EXPLAIN", "CREATE", "OR", "REPLACE", "MODEL"])
+    {
+        reader.skip(1);
+        Some(ClusterStatement::ExplainCreateModel(reader.create_model()?))
     } else if reader.begins(&["DROP", "MODEL"]) {
         Some(reader.drop_model()?)
     } else if reader.begins(&["SHOW", "MODELS"]) {
@@ -129,9 +135,8 @@ impl Reader<'_> {
         }
     }
 
-    fn create_model(&mut self) -> Result<ClusterStatement> {
-        const FORM: &str =
-            "CREATE [OR REPLACE] MODEL [IF NOT EXISTS] name USING KMEANS [OPTIONS (option value, ...)] [RECLUSTER n OF model] [AS SELECT ...]";
+    fn create_model(&mut self) -> Result<Box<CreateModel>> {
+        const FORM: &str = "CREATE [OR REPLACE] MODEL [IF NOT EXISTS] name USING KMEANS [OPTIONS (option value, ...)] [RECLUSTER n OF model] [AS SELECT ...]";
         self.skip(1);
         let or_replace = self.take(&["OR", "REPLACE"]);
         self.skip(1);
@@ -147,8 +152,7 @@ impl Reader<'_> {
         let rows_are_known = recluster.is_some() && !self.begins(&["AS"]);
         let query = if rows_are_known { None } else { Some(self.query_text(FORM)?) };
         let options = FitOptions::try_new(options)?;
-        let create = CreateModel { name, or_replace, if_not_exists, options, recluster, query };
-        Ok(ClusterStatement::CreateModel(Box::new(create)))
+        Ok(Box::new(CreateModel { name, or_replace, if_not_exists, options, recluster, query }))
     }
 
     fn recluster(&mut self, form: &str) -> Result<Recluster> {
@@ -308,10 +312,24 @@ mod tests {
         let Some(ClusterStatement::CreateModel(create)) = parse(sql).unwrap() else { panic!("{sql}") };
         assert_eq!(create.recluster, Some(Recluster { cluster: 19, model: "m".to_string() }));
         assert_eq!(create.query, None);
-        assert!(matches!(parse("ALTER MODEL m SET THRESHOLD 0.9").unwrap(),
-            Some(ClusterStatement::SetThreshold { threshold: Some(0.9), .. })));
+        assert!(matches!(
+            parse("explain create or replace model m using kmeans as select 1").unwrap(),
+            Some(ClusterStatement::ExplainCreateModel(_))
+        ));
+        assert!(matches!(
+            parse("ALTER MODEL m SET THRESHOLD 0.9").unwrap(),
+            Some(ClusterStatement::SetThreshold { threshold: Some(0.9), .. })
+        ));
         assert!(matches!(parse("evaluate model m as select 1").unwrap(), Some(ClusterStatement::Evaluate { .. })));
-        for other in ["SELECT 1", "CREATE TABLE model AS SELECT 1", "SHOW TABLES", "DROP TABLE model", "", "'"] {
+        for other in [
+            "SELECT 1",
+            "CREATE TABLE model AS SELECT 1",
+            "SHOW TABLES",
+            "EXPLAIN SELECT 1",
+            "DROP TABLE model",
+            "",
+            "'",
+        ] {
             assert!(parse(other).unwrap().is_none(), "{other}");
         }
     }
@@ -334,7 +352,10 @@ mod tests {
             ("CREATE MODEL m USING KMEANS OPTIONS (n_cluster 5) AS SELECT 1", "did you mean \"n_clusters\""),
             ("CREATE MODEL m USING KMEANS OPTIONS (n_clusters 0) AS SELECT 1", "n_clusters must be"),
             ("CREATE MODEL m USING KMEANS OPTIONS (n_clusters 5, n_clusters 6) AS SELECT 1", "twice"),
-            ("CREATE MODEL m USING KMEANS OPTIONS (n_clusters 5, k_max 6) AS SELECT 1", "k_max is for n_clusters 'auto'"),
+            (
+                "CREATE MODEL m USING KMEANS OPTIONS (n_clusters 5, k_max 6) AS SELECT 1",
+                "k_max is for n_clusters 'auto'",
+            ),
             ("CREATE MODEL m USING KMEANS OPTIONS (n_clusters auto, k_min 7, k_max 6) AS SELECT 1", "got 7 and 6"),
         ];
         for (sql, expected) in cases {

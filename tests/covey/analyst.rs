@@ -28,7 +28,9 @@ async fn examples_are_the_nearest_and_farthest_rows() {
                  ({COMMANDS}) WHERE command <> '')) WHERE r <= 4 ORDER BY c, r"
             );
             let by_sql = cells(&sandbox.sql(&by_sql).await);
-            let ours = format!("SELECT cluster, rank, distance, example FROM model_examples('m', 4) WHERE kind = '{kind}' ORDER BY 1, 2");
+            let ours = format!(
+                "SELECT cluster, rank, distance, example FROM model_examples('m', 4) WHERE kind = '{kind}' ORDER BY 1, 2"
+            );
             let ours: Vec<_> = cells(&sandbox.sql(&ours).await).into_iter().filter(|row| !row[2].is_empty()).collect();
             for (a, b) in ours.iter().zip(&by_sql) {
                 assert_eq!(a[..2], b[..2]);
@@ -121,12 +123,14 @@ async fn a_cluster_is_clustered_again() {
 async fn labels_are_carried_over() {
     let sandbox = sandbox_with_sample(1, 2).await;
     sandbox.sql(&create_model("m", "")).await;
-    let clusters = "SELECT cluster, split_part(top_terms, ' ', 1) FROM model_clusters('m') ORDER BY size DESC OFFSET 1 LIMIT 5";
+    let clusters =
+        "SELECT cluster, split_part(top_terms, ' ', 1) FROM model_clusters('m') ORDER BY size DESC OFFSET 1 LIMIT 5";
     let clusters = cells(&sandbox.sql(clusters).await);
     for row in &clusters {
         sandbox.sql(&format!("ALTER MODEL m SET LABEL '{}' FOR CLUSTER {}", row[1], row[0])).await;
     }
-    let again = create_model("m", "").replacen("CREATE", "CREATE OR REPLACE", 1).replacen("day <= 5", "day BETWEEN 3 AND 9", 1);
+    let again =
+        create_model("m", "").replacen("CREATE", "CREATE OR REPLACE", 1).replacen("day <= 5", "day BETWEEN 3 AND 9", 1);
     sandbox.sql(&again.replacen("random_state 3", "random_state 4", 1)).await;
     let shown = "SELECT label, split_part(top_terms, ' ', 1), label_match, cluster FROM model_clusters('m') WHERE label IS NOT NULL";
     let shown = cells(&sandbox.sql(shown).await);
@@ -138,4 +142,56 @@ async fn labels_are_carried_over() {
     sandbox.sql(&format!("ALTER MODEL m SET LABEL 'mine' FOR CLUSTER {}", shown[0][3])).await;
     let by_hand = cells(&sandbox.sql("SELECT label_match FROM model_clusters('m') WHERE label = 'mine'").await);
     assert_eq!(by_hand, [[""]]);
+}
+
+/// Goal: a fit begins with the centres of a model, by either strategy: on the same rows it ends at once, and on others the
+/// clusters keep their numbers. What cannot be is told.
+#[tokio::test]
+async fn a_fit_begins_with_a_model() {
+    let sandbox = sandbox_with_sample(2, 2).await;
+    sandbox.sql(&create_model("m", ", max_iter 300, tol 0").replacen(", max_iter 15", "", 1)).await;
+    let clusters =
+        |model: &str| format!("SELECT cluster, size, inertia FROM model_clusters('{model}') ORDER BY cluster");
+    let expected = cells(&sandbox.sql(&clusters("m")).await);
+    for strategy in ["local", "distributed"] {
+        let options = format!(", init 'model:m', tol 0, strategy '{strategy}'");
+        let made = cells(&sandbox.sql(&create_model(strategy, &options)).await);
+        assert_eq!(made[0][9], "1", "iterations: {made:?}");
+        assert_eq!(cells(&sandbox.sql(&clusters(strategy)).await), expected);
+    }
+    let other = create_model("other", ", init 'model:m'").replacen("day <= 5", "day BETWEEN 4 AND 9", 1);
+    sandbox.sql(&other).await;
+    let top =
+        |model: &str| format!("SELECT split_part(top_terms, ' ', 1) FROM model_clusters('{model}') ORDER BY cluster");
+    let (before, after) = (cells(&sandbox.sql(&top("m")).await), cells(&sandbox.sql(&top("other")).await));
+    let same = before.iter().zip(&after).filter(|(a, b)| a == b).count();
+    assert!(same >= 9, "{before:?} {after:?}");
+    for (options, expected) in
+        [(", init 'model:none'", "there is no model \"none\""), (", init 'model:m', n_init 2", "n_init must be 1")]
+    {
+        let error = sandbox.error(&create_model("x", options)).await;
+        assert!(error.contains(expected), "{error}");
+    }
+    let error =
+        sandbox.error(&create_model("x", ", init 'model:m'").replacen("n_clusters 12", "n_clusters 5", 1)).await;
+    assert!(error.contains("gives 12 centres, but n_clusters is 5"), "{error}");
+    let error = sandbox
+        .error("CREATE MODEL x USING KMEANS OPTIONS (n_clusters 12, init 'model:m') AS SELECT day FROM processes")
+        .await;
+    assert!(error.contains("other features"), "{error}");
+}
+
+/// Goal: EXPLAIN CREATE MODEL shows steps, strategy and the days that would be read, and makes nothing.
+#[tokio::test]
+async fn fits_are_explained() {
+    let sandbox = sandbox_with_sample(1, 1).await;
+    let rows = cells(&sandbox.sql(&format!("EXPLAIN {}", create_model("m", ""))).await);
+    assert_eq!(rows.iter().map(|row| row[0].as_str()).collect::<Vec<_>>(), ["fit", "logical_plan", "physical_plan"]);
+    for expected in ["12 rows by k-means++", "'auto'", "1024 MiB"] {
+        assert!(rows[0][1].contains(expected), "{rows:?}");
+    }
+    assert!(rows[2][1].contains("day=05") && !rows[2][1].contains("day=06"), "{}", rows[2][1]);
+    assert_eq!(cells(&sandbox.sql("SHOW MODELS").await).len(), 0);
+    let forced = cells(&sandbox.sql(&format!("EXPLAIN {}", create_model("m", ", strategy 'distributed'"))).await);
+    assert!(forced[0][1].contains("strategy: 'distributed'"), "{forced:?}");
 }

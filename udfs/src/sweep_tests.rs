@@ -11,8 +11,7 @@ const TO_THE_END: LloydParams = LloydParams { max_iter: 300, tol: 0.0 };
 
 fn sweep(fit: &mut Fit, k_min: usize, k_max: usize, n_sample: usize, random_state: u64) -> Vec<SweepStep> {
     let (n, init) = (start_of(k_max), Init::KMeansPlusPlus);
-    let init =
-        kmeans::seed_at_most(fit.prospects(), n, init, &fit.scale, &fit.frame, random_state, &GO_ON).unwrap();
+    let init = kmeans::seed_at_most(fit.prospects(), n, init, &fit.scale, &fit.frame, random_state, &GO_ON).unwrap();
     let k_max = k_max.min(init.n_clusters());
     let lloyd = Lloyd::new(TO_THE_END, fit.scale.clone(), fit.spread.clone(), init);
     let drawn = fit.blocks.iter().flat_map(|block| Sample::draw(&block.points, n_sample, random_state)).collect();
@@ -38,7 +37,8 @@ fn steps_of_a_sweep_are_solutions() {
             let expected = naive_inertia(&all, &naive_labels(&all, &centroids), &centroids);
             let error = (step.point.inertia - expected).abs();
             assert!(error <= 1e-11 * fit.spread.total, "seed {seed}, k {k}: {} {expected}", step.point.inertia);
-            let again = Fit::new(std::slice::from_ref(&all)).run(LloydParams { max_iter: 1, tol: 0.0 }, centroids.clone());
+            let again =
+                Fit::new(std::slice::from_ref(&all)).run(LloydParams { max_iter: 1, tol: 0.0 }, centroids.clone());
             assert_eq!(again.centroids(), &centroids, "seed {seed}, k {k}");
         }
     }
@@ -48,7 +48,8 @@ fn around_middles(seed: u64, density: Density) -> Points {
     let mut random = Random(seed);
     let mut number = |range: u64| (random.next() % 1_000) as f64 / 1_000.0 * range as f64;
     let middles: Vec<Vec<f64>> = (0..12).map(|_| (0..6).map(|_| number(9).floor()).collect()).collect();
-    let rows: Vec<Vec<f64>> = (0..1_200).map(|i| middles[i % 12].iter().map(|x| x + number(2) - 1.0).collect()).collect();
+    let rows: Vec<Vec<f64>> =
+        (0..1_200).map(|i| middles[i % 12].iter().map(|x| x + number(2) - 1.0).collect()).collect();
     points(density, &rows, &vec![1.0; rows.len()])
 }
 
@@ -145,14 +146,14 @@ fn quality_equals_scikit_learn() {
 /// of very different weights, against all rows.
 #[test]
 fn samples_are_without_bias() {
-    let rows: Vec<Vec<f64>> = (0..400).map(|i| vec![f64::from(i % 2) * 5.0 + f64::from(i) / 100.0, f64::from(i % 7)]).collect();
+    let rows: Vec<Vec<f64>> =
+        (0..400).map(|i| vec![f64::from(i % 2) * 5.0 + f64::from(i) / 100.0, f64::from(i % 7)]).collect();
     let weights: Vec<f64> = (0..400).map(|i| if i % 50 == 0 { 300.0 } else { 1.0 + f64::from(i % 3) }).collect();
     let all = points(Density::Dense, &rows, &weights);
     let fit = Fit::new(std::slice::from_ref(&all));
     let table = fit.table(&fit.seed(3, Init::KMeansPlusPlus, 1));
-    let silhouette = |n: usize, seed: u64| {
-        Sample::new(Sample::draw(&all, n, seed), n, &fit.frame, 2).silhouette(&table).unwrap()
-    };
+    let silhouette =
+        |n: usize, seed: u64| Sample::new(Sample::draw(&all, n, seed), n, &fit.frame, 2).silhouette(&table).unwrap();
     let exact = silhouette(400, 0);
     let mean = (0..300).map(|seed| silhouette(40, seed)).sum::<f64>() / 300.0;
     assert!((mean - exact).abs() < 0.01, "{mean} {exact}");

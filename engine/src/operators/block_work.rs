@@ -63,6 +63,8 @@ pub struct VectorizeSpec {
 pub struct SeedSpec {
     pub fit: String,
     pub n_clusters: usize,
+    /// Take the centres that the fit has published, and choose none.
+    pub given: bool,
     /// Give all distinct rows where there are fewer, and no error.
     pub at_most: bool,
     pub init: Init,
@@ -148,7 +150,9 @@ impl BlockWork {
                 ("points", DataType::UInt64, false),
                 ("result", DataType::Binary, false),
             ],
-            Self::Seed(_) | Self::Fit(_) | Self::Sweep(_) => &[("result", DataType::Binary, false), ("history", DataType::Utf8, false)],
+            Self::Seed(_) | Self::Fit(_) | Self::Sweep(_) => {
+                &[("result", DataType::Binary, false), ("history", DataType::Utf8, false)]
+            }
             Self::Summarize { .. } => &[("cluster", DataType::UInt32, false), ("summary", DataType::Utf8, false)],
         };
         let field =
@@ -167,9 +171,7 @@ impl BlockWork {
             Self::CountTerms(params) => texts::count(task, params).await?,
             Self::Vectorize(spec) => texts::vectorize(task, spec).await?,
             Self::Moments { fit, around_mean } => iterate::moments(task, &fit, around_mean).await?,
-            Self::Assign { fit, run, iteration, merges } => {
-                iterate::assign(task, &fit, run, iteration, merges).await?
-            }
+            Self::Assign { fit, run, iteration, merges } => iterate::assign(task, &fit, run, iteration, merges).await?,
             Self::Distances { fit, run, iteration, centroids, is_asked_for } => {
                 iterate::distances(task, &fit, run, iteration, &centroids, is_asked_for).await?
             }

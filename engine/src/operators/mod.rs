@@ -22,7 +22,8 @@ pub(crate) use blocks::compute;
 pub use blocks::{BlocksExec, block_source};
 pub use collect::{CollectExec, CollectSpec, Features};
 pub use partial_wire::{
-    decode_centroids, decode_distances, decode_drawn, decode_far_points, decode_moments, decode_partial, encode_centroids,
+    decode_centroids, decode_distances, decode_drawn, decode_far_points, decode_moments, decode_partial,
+    encode_centroids,
 };
 
 /// What travels of our nodes: everything but the input.

@@ -1,9 +1,11 @@
-//! Labels of a model that is trained again: each goes to the cluster whose centre is most like the one it was given to.
+//! From the centres of one model to those of another, whose terms may be others. Labels of a model that is trained again go
+//! to the clusters whose centres are most like those that they were given to.
 
 use std::collections::{BTreeMap, HashMap};
 
 use covey_engine::models::{Likeness, Model, ModelFeatures, ModelRegistry, NewModel};
 use covey_udfs::kmeans::Centroids;
+use covey_udfs::tfidf::Vocabulary;
 
 /// Centres that are less alike are not taken for the same cluster.
 const LIKENESS_MIN: f64 = 0.5;
@@ -21,13 +23,17 @@ pub(super) async fn carry_labels(models: &ModelRegistry, new: &mut NewModel) {
 
 /// Each label at most once and at most one for each cluster, the pairs that are most alike first.
 fn matches(old: &Model, new: &NewModel) -> Vec<(u32, String, Likeness)> {
-    let Some(before) = in_terms_of(old, new) else { return vec![] };
-    let after = &new.files.centroids;
+    let (labels, after) = (&old.manifest.labels, &new.files.centroids);
+    let labelled: Vec<u32> = labels.keys().copied().collect();
+    let vocabulary = new.files.vocabulary.as_ref();
+    let Some(before) = centres_in(old, &labelled, &new.features, vocabulary, after.n_features()) else {
+        return vec![];
+    };
     let origin = origin(new);
     let mut pairs: Vec<(Likeness, u32, u32)> = vec![];
-    for cluster in old.manifest.labels.keys() {
+    for (cluster, before) in labelled.iter().zip(&before) {
         for candidate in 0..after.n_clusters() as u32 {
-            let likeness = likeness(&before[cluster], after.centre(candidate as usize), &origin);
+            let likeness = likeness(before, after.centre(candidate as usize), &origin);
             if likeness >= LIKENESS_MIN {
                 pairs.push((Likeness(likeness), *cluster, candidate));
             }
@@ -38,44 +44,53 @@ fn matches(old: &Model, new: &NewModel) -> Vec<(u32, String, Likeness)> {
     for (likeness, cluster, candidate) in pairs {
         if !given.contains_key(&cluster) && !taken.contains_key(&candidate) {
             given.insert(cluster, ());
-            taken.insert(candidate, (old.manifest.labels[&cluster].clone(), likeness));
+            taken.insert(candidate, (labels[&cluster].clone(), likeness));
         }
     }
     taken.into_iter().map(|(cluster, (label, likeness))| (cluster, label, likeness)).collect()
 }
 
-/// The old centres that have labels, by the new features; none where the features are not of one kind. Terms that are not
-/// among the new ones count as a feature of their own, at the end, by the norm of what is lost.
-fn in_terms_of(old: &Model, new: &NewModel) -> Option<BTreeMap<u32, Vec<f64>>> {
+/// A centre of one model by the features of another.
+pub(super) struct Moved {
+    pub values: Vec<f64>,
+    /// The norm of what the other has no features for.
+    lost: f64,
+}
+
+/// Centres of `old` by other features, of which there are `n`; none where the two are not of one kind.
+pub(super) fn centres_in(
+    old: &Model,
+    clusters: &[u32],
+    features: &ModelFeatures,
+    vocabulary: Option<&Vocabulary>,
+    n: usize,
+) -> Option<Vec<Moved>> {
     let centres = &old.files.centroids;
-    let place: Vec<Option<usize>> = match (&old.manifest.features, &new.features) {
+    let place: Vec<Option<usize>> = match (&old.manifest.features, features) {
         (ModelFeatures::Text { .. }, ModelFeatures::Text { .. }) => {
-            let (before, after) = (old.files.vocabulary.as_ref()?, new.files.vocabulary.as_ref()?);
+            let (before, after) = (old.files.vocabulary.as_ref()?, vocabulary?);
             before.terms().iter().map(|term| after.position(term).map(|at| at as usize)).collect()
         }
         (ModelFeatures::Columns(before), ModelFeatures::Columns(after)) => {
             let places: HashMap<&String, usize> = after.iter().enumerate().map(|(at, name)| (name, at)).collect();
             before.iter().map(|name| places.get(name).copied()).collect()
         }
-        (ModelFeatures::List { .. }, ModelFeatures::List { .. }) => {
-            let n = new.files.centroids.n_features();
-            (0..centres.n_features()).map(|feature| (feature < n).then_some(feature)).collect()
+        (ModelFeatures::List { .. }, ModelFeatures::List { .. }) if centres.n_features() == n => {
+            (0..n).map(Some).collect()
         }
         _ => return None,
     };
     let moved = |cluster: &u32| {
-        let mut centre = vec![0.0; new.files.centroids.n_features()];
-        let mut lost = 0.0;
+        let (mut values, mut lost) = (vec![0.0; n], 0.0);
         for (x, place) in centres.centre(*cluster as usize).iter().zip(&place) {
             match place {
-                Some(at) => centre[*at] = *x,
+                Some(at) => values[*at] = *x,
                 None => lost += x * x,
             }
         }
-        centre.push(f64::sqrt(lost));
-        (*cluster, centre)
+        Moved { values, lost: f64::sqrt(lost) }
     };
-    Some(old.manifest.labels.keys().map(moved).collect())
+    Some(clusters.iter().map(moved).collect())
 }
 
 /// What centres are measured from: texts from zero, numbers from the mean of the new centres.
@@ -92,12 +107,10 @@ fn origin(new: &NewModel) -> Vec<f64> {
     origin
 }
 
-/// 2·a·b / (‖a‖² + ‖b‖²), not below 0: 1 for equal centres, 0 for such that have nothing in common. `before` has one feature
-/// more, which `after` is zero at.
-fn likeness(before: &[f64], after: &[f64], origin: &[f64]) -> f64 {
-    let lost = before.last().copied().unwrap_or_default();
-    let (mut product, mut squares) = (0.0, lost * lost);
-    for ((a, b), o) in before.iter().zip(after).zip(origin) {
+/// 2·a·b / (‖a‖² + ‖b‖²), not below 0: 1 for equal centres, 0 for such that have nothing in common.
+fn likeness(before: &Moved, after: &[f64], origin: &[f64]) -> f64 {
+    let (mut product, mut squares) = (0.0, before.lost * before.lost);
+    for ((a, b), o) in before.values.iter().zip(after).zip(origin) {
         product += (a - o) * (b - o);
         squares += (a - o) * (a - o) + (b - o) * (b - o);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use covey_engine::coordinator::{MEAN, PROFILE, Progress, centroids_key};
+use covey_engine::coordinator::{GIVEN, MEAN, PROFILE, Progress, centroids_key};
 use covey_engine::operators::encode_centroids;
 use covey_engine::storage::Directory;
 use covey_engine::{external, user_err};
@@ -143,6 +143,11 @@ impl Publication {
         let centre = Centroids::try_new(mean.len(), mean.to_vec()).map_err(external)?;
         self.put(MEAN.to_string(), encode_centroids(&centre));
         Ok(())
+    }
+
+    /// Publishes the centres that a fit was given to begin with.
+    pub fn given(&self, centroids: &Centroids) {
+        self.put(GIVEN.to_string(), encode_centroids(centroids));
     }
 
     /// Publishes the centroids that an iteration begins with, and gives their key. Those of the iteration before stay:

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use covey_engine::external;
 use covey_engine::models::{ClusterRow, ElbowCurve, Example, IterationRow};
 use covey_engine::operators::{
-    BlockWork, ExampleRow, FitSpec, SeedSpec, SummaryRow, decode_centroids, decode_far_points, decode_moments, decode_partial,
+    BlockWork, ExampleRow, FitSpec, SeedSpec, SummaryRow, decode_centroids, decode_far_points, decode_moments,
+    decode_partial,
 };
 use covey_udfs::kmeans::{
     Centroids, FarPoint, FixedPoint, Iterating, IterationStats, Lloyd, LloydParams, Merge, Moments, Partial, Spread,
@@ -67,7 +68,14 @@ impl Fit<'_> {
             let n_iter = iterations.len();
             all_iterations.extend(iterations);
             if best.as_ref().is_none_or(|best| inertia < best.inertia) {
-                best = Some(Solution { centroids, clusters: clusters.0, iterations: vec![], n_iter, inertia, elbow: None });
+                best = Some(Solution {
+                    centroids,
+                    clusters: clusters.0,
+                    iterations: vec![],
+                    n_iter,
+                    inertia,
+                    elbow: None,
+                });
             }
         }
         let mut best = best.ok_or_else(|| exec_datafusion_err!("a fit ended without a run"))?;
@@ -79,6 +87,7 @@ impl Fit<'_> {
         SeedSpec {
             fit: self.id.clone(),
             n_clusters: self.options.n_clusters,
+            given: self.options.init_model.is_some(),
             at_most: false,
             init: self.options.init,
             random_state: self.options.random_state.wrapping_add(run as u64),

@@ -142,7 +142,7 @@ pub(crate) fn feature_names(query: &LogicalPlan) -> impl Iterator<Item = String>
 }
 
 /// What the columns of the query mean.
-fn features_of(query: &LogicalPlan) -> Result<ModelFeatures> {
+pub(super) fn features_of(query: &LogicalPlan) -> Result<ModelFeatures> {
     let fields: Vec<_> = query.schema().fields().iter().filter(|field| field.name() != WEIGHT_COLUMN).collect();
     match fields.as_slice() {
         [] => user_err!(
@@ -166,7 +166,7 @@ fn features_of(query: &LogicalPlan) -> Result<ModelFeatures> {
 }
 
 /// Equal rows to one, with how many there were and what they weigh: `features..., rows, weight`.
-fn collapse(query: LogicalPlan, features: &ModelFeatures) -> Result<LogicalPlan> {
+pub(super) fn collapse(query: LogicalPlan, features: &ModelFeatures) -> Result<LogicalPlan> {
     let columns: Vec<(Expr, String, DataType)> = query
         .schema()
         .iter()

@@ -62,7 +62,8 @@ impl Fit<'_> {
         urls: &[String],
     ) -> Result<(Centroids, ElbowCurve, Vec<IterationRow>)> {
         let Elbow { k_min, k_max } = elbow;
-        let spec = SweepSpec { seed: self.first_seed(elbow), lloyd, k_min, k_max, n_init: self.options.n_init, n_sample };
+        let spec =
+            SweepSpec { seed: self.first_seed(elbow), lloyd, k_min, k_max, n_init: self.options.n_init, n_sample };
         let batches = self.run_blocks(BlockWork::Sweep(spec), urls, 1).await?;
         let (centroids, swept) = one_result(&batches)?;
         let Swept { points, choice, history } = serde_json::from_str(&swept).map_err(external)?;

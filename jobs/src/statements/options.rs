@@ -51,6 +51,8 @@ pub struct FitOptions {
     /// `n_clusters 'auto'`.
     pub elbow: Option<Elbow>,
     pub init: Init,
+    /// `init 'model:NAME'`: the fit begins with the centres of that model.
+    pub init_model: Option<String>,
     /// Runs from different starting centres; the one with the lowest inertia is kept.
     pub n_init: usize,
     pub max_iter: usize,
@@ -85,6 +87,9 @@ const NAMES: [&str; 19] = [
     "sublinear_tf",
 ];
 
+/// Begins the value of `init` that names a model.
+const MODEL_PREFIX: &str = "model:";
+
 /// scikit-learn's.
 const TOKEN_PATTERN_DEFAULT: &str = r"(?u)\b\w\w+\b";
 
@@ -96,6 +101,7 @@ impl FitOptions {
             n_clusters: 8,
             elbow: None,
             init: Init::KMeansPlusPlus,
+            init_model: None,
             n_init: 0,
             max_iter: 300,
             tol: 1e-4,
@@ -118,12 +124,29 @@ impl FitOptions {
             }
         }
         options.take_range(range, &seen)?;
+        options.check_given_centres()?;
         if options.n_init == 0 {
             // scikit-learn's 'auto'.
             options.n_init = if options.init == Init::Random { 10 } else { 1 };
         }
         options.check()?;
         Ok(options)
+    }
+
+    fn check_given_centres(&self) -> Result<()> {
+        if self.init_model.is_none() {
+            return Ok(());
+        }
+        if self.elbow.is_some() {
+            return user_err!("init 'model:...' gives one number of clusters: give n_clusters, not 'auto'");
+        }
+        if self.n_init > 1 {
+            return user_err!(
+                "init 'model:...' always begins at the same centres: n_init must be 1, got {}",
+                self.n_init
+            );
+        }
+        Ok(())
     }
 
     fn take_range(&mut self, range: Elbow, given: &BTreeSet<String>) -> Result<()> {
@@ -147,6 +170,9 @@ impl FitOptions {
     fn set(&mut self, name: &str, value: &str) -> Result<()> {
         match name {
             "n_clusters" => self.n_clusters = parse(name, value, "a number of clusters, or 'auto'")?,
+            "init" if value.starts_with(MODEL_PREFIX) => {
+                self.init_model = Some(value[MODEL_PREFIX.len()..].to_string());
+            }
             "init" => {
                 self.init = choose(name, value, &[("k-means++", Init::KMeansPlusPlus), ("random", Init::Random)])?;
             }
@@ -221,7 +247,10 @@ impl FitOptions {
                 put("n_clusters", &self.n_clusters);
             }
         }
-        put("init", &if self.init == Init::Random { "random" } else { "k-means++" });
+        match &self.init_model {
+            Some(model) => put("init", &format!("{MODEL_PREFIX}{model}")),
+            None => put("init", &if self.init == Init::Random { "random" } else { "k-means++" }),
+        };
         put("n_init", &self.n_init);
         put("max_iter", &self.max_iter);
         put("tol", &self.tol);

@@ -7,8 +7,8 @@ use rayon::prelude::*;
 use super::bounds::Drift;
 use super::sweep::{Merge, Sample, Sweep, SweepStep, distances_to_centres, first_rise};
 use super::{
-    Cancel, CentroidTable, FarPoint, FixedPoint, Frame, Iterating, IterationStats, Lloyd, Moments, Partial, Resident, Spread,
-    farthest, moments,
+    Cancel, CentroidTable, FarPoint, FixedPoint, Frame, Iterating, IterationStats, Lloyd, Moments, Partial, Resident,
+    Spread, farthest, moments,
 };
 use crate::matrix::{Density, Points};
 

@@ -216,7 +216,8 @@ impl Lloyd {
 
     /// What all rows have around the mean of all, less what the means of the clusters have, which are weighed by `of`.
     fn inertia(&self, of: impl Fn(&Cluster) -> f64) -> f64 {
-        let less = |inertia: f64, cluster: &Cluster| inertia - cluster.sum.weight as f64 / WEIGHT_ONE as f64 * of(cluster);
+        let less =
+            |inertia: f64, cluster: &Cluster| inertia - cluster.sum.weight as f64 / WEIGHT_ONE as f64 * of(cluster);
         self.clusters.iter().fold(self.spread.total, less).max(0.0)
     }
 

@@ -309,7 +309,11 @@ impl CentroidTable {
             let row = range.start + i as usize;
             let (_, reach) = image.squared_norm_and_reach(row);
             let score = found.scores[0];
-            MovedScore { score, margin: reach * factor + rest, squared_lower: moved.groups.squared_at_least(image, row, score) }
+            MovedScore {
+                score,
+                margin: reach * factor + rest,
+                squared_lower: moved.groups.squared_at_least(image, row, score),
+            }
         });
         scores.collect()
     }

@@ -14,16 +14,26 @@ use rayon::prelude::*;
 
 use super::{FitSpec, SeedSpec, SweepSpec, Swept, Task};
 use crate::block_cache::HeldBlock;
-use crate::coordinator::Progress;
+use crate::coordinator::{GIVEN, Progress};
 use crate::external;
 use crate::operators::blocks::{cancelled, compute};
-use crate::operators::partial_wire::encode_centroids;
+use crate::operators::partial_wire::{decode_centroids, encode_centroids};
 
 pub(super) async fn seed(task: Task, spec: SeedSpec) -> Result<Vec<ArrayRef>> {
+    if let Some(given) = given(&task, &spec).await? {
+        return Ok(result_row(&given, String::from("[]")));
+    }
     let arithmetic = task.services.arithmetic(&spec.fit).await?;
     let blocks = task.blocks().await?;
     let work = move |cancel: &kmeans::Cancel| seed_blocks(&blocks, &spec, &arithmetic.scale, &arithmetic.frame, cancel);
     Ok(result_row(&compute(work).await?, String::from("[]")))
+}
+
+async fn given(task: &Task, spec: &SeedSpec) -> Result<Option<Centroids>> {
+    match spec.given {
+        true => decode_centroids(&task.services.coordinator.fetch(&spec.fit, GIVEN).await?).map(Some),
+        false => Ok(None),
+    }
 }
 
 fn seed_blocks(
@@ -47,8 +57,12 @@ fn seed_blocks(
 /// by the same [`Lloyd`], so the result has the same bits.
 pub(super) async fn fit(task: Task, spec: FitSpec) -> Result<Vec<ArrayRef>> {
     let fit = spec.seed.fit.clone();
+    let given = given(&task, &spec.seed).await?;
     let run = move |held: Held, report: &dyn Fn(Progress), cancel: &kmeans::Cancel| {
-        let init = held.seed(&spec.seed, cancel)?;
+        let init = match given {
+            Some(given) => given,
+            None => held.seed(&spec.seed, cancel)?,
+        };
         report(Progress::Seeded);
         let mut lloyd = Lloyd::new(spec.lloyd, held.scale.clone(), held.spread.clone(), init);
         let iterated = |stats: &IterationStats| report(Progress::Iterated(stats.clone()));
@@ -63,9 +77,7 @@ pub(super) async fn fit(task: Task, spec: FitSpec) -> Result<Vec<ArrayRef>> {
 /// The same for a sweep.
 pub(super) async fn sweep(task: Task, spec: SweepSpec) -> Result<Vec<ArrayRef>> {
     let fit = spec.seed.fit.clone();
-    let run = move |held: Held, report: &dyn Fn(Progress), cancel: &kmeans::Cancel| {
-        held.sweep(&spec, report, cancel)
-    };
+    let run = move |held: Held, report: &dyn Fn(Progress), cancel: &kmeans::Cancel| held.sweep(&spec, report, cancel);
     let (centroids, swept) = run_reporting(task, fit, run).await?;
     Ok(result_row(&centroids, serde_json::to_string(&swept).map_err(external)?))
 }

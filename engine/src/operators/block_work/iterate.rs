@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use covey_udfs::kmeans::{
-    self, CentroidTable, FixedPoint, Frame, Merge, Ranked, Resident, Sample, in_place,
-};
+use covey_udfs::kmeans::{self, CentroidTable, FixedPoint, Frame, Merge, Ranked, Resident, Sample, in_place};
 use covey_udfs::matrix::Points;
 use datafusion::arrow::array::{ArrayRef, BinaryArray, StringArray, UInt32Array, UInt64Array};
 use datafusion::error::Result;

@@ -86,8 +86,7 @@ impl Prospects {
     /// The rows that win a race by weight times D², before there is a centre by weight alone, the first of it first. Rows
     /// that are centres take no part. `None` when cancelled.
     pub(super) fn draw(&self, race: Race, cancel: &Cancel) -> Option<Vec<Drawn>> {
-        let drawn: Option<Vec<Vec<Drawn>>> =
-            self.blocks.par_iter().map(|block| block.draw(race, cancel)).collect();
+        let drawn: Option<Vec<Vec<Drawn>>> = self.blocks.par_iter().map(|block| block.draw(race, cancel)).collect();
         let mut drawn = drawn?.concat();
         Drawn::first(&mut drawn, race.n);
         Some(drawn)
@@ -120,15 +119,15 @@ impl Block {
 
     fn draw(&self, race: Race, cancel: &Cancel) -> Option<Vec<Drawn>> {
         let mass = |i: usize| if self.distances[i].is_finite() { self.distances[i] } else { 1.0 };
-        let chunk = |range| {
-            (!cancel.load(Ordering::Relaxed)).then(|| race.run(&self.points, &self.hashes, range, mass))
-        };
+        let chunk =
+            |range| (!cancel.load(Ordering::Relaxed)).then(|| race.run(&self.points, &self.hashes, range, mass));
         let drawn: Option<Vec<Vec<Drawn>>> = self.chunks().map(chunk).collect();
         Some(drawn?.concat())
     }
 
     fn gains(&mut self, trials: &CentroidTable, scale: &FixedPoint, cancel: &Cancel) -> Option<Vec<i128>> {
-        let near: Vec<Vec<usize>> = self.chunks().map(|range| self.near(trials, range, cancel)).collect::<Option<_>>()?;
+        let near: Vec<Vec<usize>> =
+            self.chunks().map(|range| self.near(trials, range, cancel)).collect::<Option<_>>()?;
         let of_rows = |rows: &Vec<usize>| {
             let mut gains = vec![0_i128; trials.n_clusters()];
             for &i in rows {

@@ -75,8 +75,7 @@ impl Sample {
             let distances = table.two_nearest(&self.points.rows, &self.image, range);
             distances.into_iter().map(|[a, b]| if b > 0.0 { 1.0 - libm::sqrt(a / b) } else { 0.0 }).collect()
         };
-        let chunks: Vec<Vec<f64>> =
-            (0..self.points.len()).into_par_iter().step_by(CHUNK).map(chunk).collect();
+        let chunks: Vec<Vec<f64>> = (0..self.points.len()).into_par_iter().step_by(CHUNK).map(chunk).collect();
         let (mut sum, mut weight) = (0.0, 0.0);
         for (silhouette, stands_for) in chunks.into_iter().flatten().zip(&self.weights) {
             sum += silhouette * stands_for;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod analyst;
+mod bits;
 mod clients;
 mod errors;
 mod fits;

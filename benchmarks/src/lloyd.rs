@@ -7,7 +7,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use clap::Args;
-use covey_udfs::kmeans::{Centroids, FixedPoint, Frame, Lloyd, LloydParams, Profile, Resident, assignments, in_place};
+use covey_udfs::kmeans::{
+    Centroids, FixedPoint, Frame, Lloyd, LloydParams, Metric, Profile, Resident, assignments, in_place,
+};
 use covey_udfs::matrix::{Density, Points, Rows, weight_units};
 use datafusion::arrow::array::{Array, AsArray, Float64Array, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::concat_batches;
@@ -70,7 +72,7 @@ fn fit(points: &Arc<Points>, init: &Centroids, max_iter: usize) -> Fit {
     let spread = in_place::spread_of(&[points], profile.density, &scale, &go_on).expect(never);
     let frame = Frame::new(&profile, &spread.mean);
     let mut blocks = [Resident::of_points(Arc::clone(points), &frame)];
-    let params = LloydParams { max_iter, tol: 0.0 };
+    let params = LloydParams { metric: Metric::Euclidean, max_iter, tol: 0.0 };
     let mut lloyd = Lloyd::new(params, scale, spread, init.clone());
     let table = in_place::iterate(&mut blocks, &mut lloyd, frame, |_| {}, &go_on).expect(never);
     let found = assignments(points, &blocks[0].image, &table, &go_on).expect(never);

@@ -26,7 +26,8 @@ use covey_engine::models::{Manifest, ModelFeatures, ModelFiles, ModelRegistry, N
 use covey_engine::operators::{BlockWork, BlocksExec, block_source};
 use covey_engine::storage::Directory;
 use covey_engine::{external, user_err};
-use covey_udfs::kmeans::{COORDINATES_MAX, Centroids, FixedPoint, Profile, start_of};
+use covey_udfs::kmeans::{COORDINATES_MAX, Centroids, FixedPoint, Metric, Profile, start_of};
+use covey_udfs::matrix::to_unit_length;
 use covey_udfs::tfidf::Vocabulary;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::error::Result;
@@ -224,7 +225,14 @@ impl Fit<'_> {
         let Some(centres) = centres_in(&old, &clusters, &prepared.features, prepared.vocabulary.as_ref(), d) else {
             return user_err!("init 'model:{name}': that model was trained on other features than the query gives");
         };
-        let values = centres.into_iter().flat_map(|centre| centre.values).collect();
+        let values = centres.into_iter().flat_map(|centre| {
+            let mut values = centre.values;
+            if self.options.metric == Metric::Cosine {
+                to_unit_length(&mut values);
+            }
+            values
+        });
+        let values = values.collect();
         Centroids::try_new(d, values).map(Some).map_err(external)
     }
 

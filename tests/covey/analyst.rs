@@ -195,3 +195,33 @@ async fn fits_are_explained() {
     let forced = cells(&sandbox.sql(&format!("EXPLAIN {}", create_model("m", ", strategy 'distributed'"))).await);
     assert!(forced[0][1].contains("strategy: 'distributed'"), "{forced:?}");
 }
+
+/// Goal: by angles, rows that differ in length alone are one, by either strategy, and `predict` agrees; the elbow works too.
+#[tokio::test]
+async fn rows_are_compared_by_angles() {
+    let sandbox = sandbox_with_sample(2, 2).await;
+    let rows = "(VALUES (1.0, 0.0), (9.0, 0.1), (0.1, 2.0), (0.0, 70.0), (-3.0, -3.0), (-0.1, -0.11)) AS t(x, y)";
+    let mut digests = vec![];
+    for strategy in ["local", "distributed"] {
+        let options = format!("n_clusters 3, metric 'cosine', strategy '{strategy}'");
+        let create = format!("CREATE OR REPLACE MODEL a USING KMEANS OPTIONS ({options}) AS SELECT x, y FROM {rows}");
+        digests.push(cells(&sandbox.sql(&create).await)[0].last().unwrap().clone());
+        let pairs = "predict('a', 100, 1) = predict('a', 0.01, 0) AND predict('a', 0, 1) = predict('a', 1, 90) AND \
+                     predict('a', -1, -1) = predict('a', -50, -49) AND predict('a', 1, 0) <> predict('a', 0, 1)";
+        assert_eq!(cell(&sandbox.sql(&format!("SELECT {pairs}")).await), "true");
+        let inertia = number(&cell(&sandbox.sql("SELECT sum(inertia) FROM model_clusters('a')").await));
+        let by_sql = format!("SELECT sum(d * d) FROM (SELECT cluster_distance('a', x, y) AS d FROM {rows})");
+        assert!((number(&cell(&sandbox.sql(&by_sql).await)) - inertia).abs() < 1e-9);
+        let text = create_model("t", &format!(", metric 'cosine', strategy '{strategy}'"));
+        digests.push(
+            cells(&sandbox.sql(&text.replacen("CREATE", "CREATE OR REPLACE", 1)).await)[0].last().unwrap().clone(),
+        );
+        let auto = text.replacen("n_clusters 12", "n_clusters 'auto', k_max 6", 1).replacen("MODEL t", "MODEL e", 1);
+        digests.push(
+            cells(&sandbox.sql(&auto.replacen("CREATE", "CREATE OR REPLACE", 1)).await)[0].last().unwrap().clone(),
+        );
+    }
+    assert_eq!(digests[..3], digests[3..]);
+    let error = sandbox.error(&create_model("x", ", metric 'cosine', norm 'l1'")).await;
+    assert!(error.contains("rows of length 1"), "{error}");
+}

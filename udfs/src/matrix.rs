@@ -35,6 +35,18 @@ pub fn weight_units(weight: f64) -> Result<u64> {
     Ok(units)
 }
 
+/// Scales a row to length 1; a row of zeros stays one.
+pub fn to_unit_length(row: &mut [f64]) {
+    // By the largest magnitude first: squares must neither vanish nor overflow.
+    let largest = row.iter().fold(0.0_f64, |max, x| max.max(x.abs()));
+    if largest == 0.0 {
+        return;
+    }
+    row.iter_mut().for_each(|x| *x /= largest);
+    let length = libm::sqrt(row.iter().fold(0.0, |sum, x| sum + x * x));
+    row.iter_mut().for_each(|x| *x /= length);
+}
+
 /// `n_rows` vectors of `n_features` features. Indices ascend within a row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rows {

@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 use serde_json::Value;
 
 use crate::kmeans::{
-    self, CentroidTable, Centroids, Drift, FixedPoint, Frame, Image, Init, Lloyd, LloydParams, Partial, Profile,
-    Prospects, Resident, Spread, in_place,
+    self, CentroidTable, Centroids, Drift, FixedPoint, Frame, Image, Init, Lloyd, LloydParams, Metric, Partial,
+    Profile, Prospects, Resident, Spread, in_place,
 };
 use crate::matrix::{Density, Points, WEIGHT_ONE};
 use crate::tfidf::{DocumentFrequency, Norm, TfidfParams, Vectorizer, Vocabulary, count_terms};
@@ -116,7 +116,8 @@ impl Fit {
     }
 
     pub fn prospects(&self) -> Prospects {
-        Prospects::new(self.blocks.iter().map(|block| (block.points.clone(), block.image.clone())).collect())
+        let blocks = self.blocks.iter().map(|block| (block.points.clone(), block.image.clone()));
+        Prospects::new(blocks.collect(), Metric::Euclidean)
     }
 
     pub fn seed(&self, k: usize, init: Init, random_state: u64) -> Centroids {
@@ -165,7 +166,8 @@ fn compare_with_scikit_learn(i: usize, case: &Value, density: Density) {
     let points = points(density, &rows, &numbers(&case["weights"]));
     let init = Centroids::try_new(rows[0].len(), matrix(&case["init"]).concat()).unwrap();
     let mut fit = Fit::new(&[points]);
-    let lloyd = fit.run(LloydParams { max_iter: 300, tol: case["tol"].as_f64().unwrap() }, init);
+    let lloyd =
+        fit.run(LloydParams { metric: Metric::Euclidean, max_iter: 300, tol: case["tol"].as_f64().unwrap() }, init);
     assert_eq!(lloyd.history().len() as u64, case["n_iter"].as_u64().unwrap(), "case {i}");
     let table = fit.table(lloyd.centroids());
     let Resident { points, image, .. } = &fit.blocks[0];
@@ -271,7 +273,7 @@ fn lloyd_equals_naive_lloyd() {
 fn compare_with_naive_lloyd(what: &str, points: &Points, fit: &mut Fit, init: Centroids, max_iter: usize) {
     let mut expected: Vec<Vec<f64>> = (0..init.n_clusters()).map(|cluster| init.centre(cluster).to_vec()).collect();
     let mut table = fit.table(&init);
-    let params = LloydParams { max_iter, tol: 0.0 };
+    let params = LloydParams { metric: Metric::Euclidean, max_iter, tol: 0.0 };
     let mut lloyd = Lloyd::new(params, fit.scale.clone(), fit.spread.clone(), init);
     while !lloyd.is_done() {
         let what = format!("{what}, iteration {}", lloyd.history().len() + 1);
@@ -365,7 +367,7 @@ fn bounds_skip_rows_and_change_nothing() {
         let init = with.seed(15, Init::Random, seed);
         let mut drift = Drift::new(15, &with.frame);
         let mut table = with.table(&init);
-        let params = LloydParams { max_iter: 40, tol: 0.0 };
+        let params = LloydParams { metric: Metric::Euclidean, max_iter: 40, tol: 0.0 };
         let mut lloyd = Lloyd::new(params, with.scale.clone(), with.spread.clone(), init);
         let mut n_skipped = 0;
         while !lloyd.is_done() {
@@ -405,7 +407,7 @@ fn nothing_depends_on_order() {
             assert_eq!(one.seed(8, init, seed), many.seed(8, init, seed), "seed {seed}");
         }
         let init = many.seed(8, Init::KMeansPlusPlus, seed);
-        let params = LloydParams { max_iter: 5, tol: 0.0 };
+        let params = LloydParams { metric: Metric::Euclidean, max_iter: 5, tol: 0.0 };
         let whole = Fit::new(std::slice::from_ref(&points)).run(params, init.clone());
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

@@ -2,12 +2,13 @@
 //! centres, measured as scikit-learn measures it.
 
 use crate::kmeans::{
-    self, Init, Iterating, Lloyd, LloydParams, Sample, Sweep, SweepStep, first_rise, in_place, start_of,
+    self, Init, Iterating, Lloyd, LloydParams, Metric, Prospects, Sample, Sweep, SweepStep, first_rise, in_place,
+    start_of,
 };
-use crate::matrix::{Density, Points};
+use crate::matrix::{Density, Points, WEIGHT_ONE, to_unit_length};
 use crate::oracle_tests::{Fit, GO_ON, Random, matrix, naive_inertia, naive_labels, oracle, points, scattered};
 
-const TO_THE_END: LloydParams = LloydParams { max_iter: 300, tol: 0.0 };
+const TO_THE_END: LloydParams = LloydParams { metric: Metric::Euclidean, max_iter: 300, tol: 0.0 };
 
 fn sweep(fit: &mut Fit, k_min: usize, k_max: usize, n_sample: usize, random_state: u64) -> Vec<SweepStep> {
     let (n, init) = (start_of(k_max), Init::KMeansPlusPlus);
@@ -37,8 +38,8 @@ fn steps_of_a_sweep_are_solutions() {
             let expected = naive_inertia(&all, &naive_labels(&all, &centroids), &centroids);
             let error = (step.point.inertia - expected).abs();
             assert!(error <= 1e-11 * fit.spread.total, "seed {seed}, k {k}: {} {expected}", step.point.inertia);
-            let again =
-                Fit::new(std::slice::from_ref(&all)).run(LloydParams { max_iter: 1, tol: 0.0 }, centroids.clone());
+            let again = Fit::new(std::slice::from_ref(&all))
+                .run(LloydParams { metric: Metric::Euclidean, max_iter: 1, tol: 0.0 }, centroids.clone());
             assert_eq!(again.centroids(), &centroids, "seed {seed}, k {k}");
         }
     }
@@ -140,6 +141,66 @@ fn quality_equals_scikit_learn() {
         close(point.davies_bouldin, &oracle["davies_bouldin"]);
         close(point.silhouette, &oracle["silhouette"]);
     }
+}
+
+/// Goal: spherical k-means, step by step: centres are the means of their rows scaled to length 1, inertia is 2·Σ w·(1 − cos),
+/// never rises, and ends where no label changes. Method: naive labels and means in `f64`, sparse and dense, with a row of
+/// zeros.
+#[test]
+fn spherical_lloyd_equals_naive() {
+    for (seed, density) in (0..10).zip([Density::Sparse, Density::Dense].into_iter().cycle()) {
+        let mut all = Points::new(density, 9);
+        for (i, row) in matrix_of(&Random(seed).points(density, 160, 9)).into_iter().enumerate() {
+            let mut row = if i == 7 { vec![0.0; 9] } else { row };
+            to_unit_length(&mut row);
+            all.rows.push((0..).zip(row)).unwrap();
+            all.weights.push((1 + i as u64 % 3) * WEIGHT_ONE);
+        }
+        let mut fit = Fit::new(std::slice::from_ref(&all));
+        let blocks = vec![(fit.blocks[0].points.clone(), fit.blocks[0].image.clone())];
+        let prospects = Prospects::new(blocks, Metric::Cosine);
+        let (scale, frame) = (&fit.scale, &fit.frame);
+        let init = kmeans::seed_at_most(prospects, 6, Init::KMeansPlusPlus, scale, frame, seed, &GO_ON).unwrap();
+        let params = LloydParams { metric: Metric::Cosine, max_iter: 40, tol: 0.0 };
+        let mut lloyd = Lloyd::new(params, fit.scale.clone(), fit.spread.clone(), init);
+        let mut table = fit.table(lloyd.centroids());
+        let mut last = f64::INFINITY;
+        while !lloyd.is_done() {
+            let before = lloyd.centroids().clone();
+            let labels = naive_labels(&all, &before);
+            let partial = fit_pass(&mut fit, &table);
+            assert_eq!(fit.blocks[0].labels().iter().map(|label| *label as usize).collect::<Vec<_>>(), labels);
+            let stats = lloyd.advance(&partial, &[]).clone();
+            let expected = naive_inertia(&all, &labels, &before);
+            assert!((stats.inertia - expected).abs() < 1e-9 * fit.spread.total, "{} {expected}", stats.inertia);
+            assert!(stats.inertia <= last + 1e-9, "{} after {last}", stats.inertia);
+            last = stats.inertia;
+            for cluster in 0..6 {
+                let mut mean = vec![0.0; 9];
+                for (i, row) in matrix_of(&all).iter().enumerate().filter(|(i, _)| labels[*i] == cluster) {
+                    mean.iter_mut().zip(row).for_each(|(sum, x)| *sum += all.weights[i] as f64 * x);
+                }
+                if mean.iter().any(|x| *x != 0.0) {
+                    to_unit_length(&mut mean);
+                    let error = mean.iter().zip(lloyd.centroids().centre(cluster)).map(|(a, b)| (a - b).abs());
+                    assert!(error.fold(0.0, f64::max) < 1e-12, "seed {seed}, cluster {cluster}");
+                }
+            }
+            table.update(lloyd.centroids(), lloyd.changed());
+        }
+        assert!(lloyd.history().len() < 40, "seed {seed}");
+        let around = lloyd.inertia_around_means();
+        assert!((around - last).abs() < 1e-9 * fit.spread.total, "seed {seed}: {around} {last}");
+    }
+}
+
+fn matrix_of(points: &Points) -> Vec<Vec<f64>> {
+    let dense = |i: usize| {
+        let mut row = vec![0.0; points.rows.n_features()];
+        points.rows.row(i).iter().for_each(|(feature, x)| row[feature] = x);
+        row
+    };
+    (0..points.len()).map(dense).collect()
 }
 
 /// Goal: silhouettes over a sample stand for all rows, heavy ones included. Method: the mean over many samples of rows

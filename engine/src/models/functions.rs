@@ -10,7 +10,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use covey_udfs::kmeans::{CentroidTable, Scratch};
-use covey_udfs::matrix::{Density, Row, Rows};
+use covey_udfs::matrix::{Density, Row, Rows, to_unit_length};
 use covey_udfs::tfidf::Vectorizer;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int32Array, StringArray, UInt64Array};
 use datafusion::arrow::compute::{cast, take};
@@ -385,6 +385,9 @@ impl<'a> FeatureRows<'a> {
                         );
                     }
                     check_feature_values(&row)?;
+                    if model.manifest.has_unit_length() {
+                        to_unit_length(&mut row);
+                    }
                     let mut dense = Rows::new(Density::Dense, *n_features);
                     dense.push((0..).zip(row.iter().copied())).map_err(external)?;
                     each(Some(look(&model.table, dense.row(0), &mut scratch)));

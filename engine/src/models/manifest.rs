@@ -33,6 +33,10 @@ pub struct FileEntry {
     pub sha256: String,
 }
 
+/// The option, recorded in a model, that says how rows and centres are compared, and the value that is not the default.
+pub const METRIC_OPTION: &str = "metric";
+pub const METRIC_COSINE: &str = "cosine";
+
 /// The label of rows that lie too far from every centre.
 pub const UNKNOWN: &str = "unknown";
 
@@ -150,6 +154,11 @@ impl Manifest {
     fn own_checksum(&self) -> Result<String> {
         let unsealed = Self { checksum: String::new(), ..self.clone() };
         Ok(hex_sha256(&serde_json::to_vec(&unsealed).map_err(external)?))
+    }
+
+    /// Whether rows are scaled to length 1 before they are compared.
+    pub fn has_unit_length(&self) -> bool {
+        self.options.get(METRIC_OPTION).is_some_and(|metric| metric == METRIC_COSINE)
     }
 
     pub fn file_name(&self) -> String {

@@ -7,7 +7,7 @@ mod texts;
 
 use std::sync::Arc;
 
-use covey_udfs::kmeans::{Choice, ElbowPoint, Init, IterationStats, LloydParams, Merge};
+use covey_udfs::kmeans::{Choice, ElbowPoint, Init, IterationStats, LloydParams, Merge, Metric};
 use covey_udfs::tfidf::TfidfParams;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -63,6 +63,7 @@ pub struct VectorizeSpec {
 pub struct SeedSpec {
     pub fit: String,
     pub n_clusters: usize,
+    pub metric: Metric,
     /// Take the centres that the fit has published, and choose none.
     pub given: bool,
     /// Give all distinct rows where there are fewer, and no error.

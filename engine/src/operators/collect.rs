@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use covey_udfs::kmeans::Profile;
-use covey_udfs::matrix::{Density, Points, TOTAL_WEIGHT_MAX, WEIGHT_ONE};
+use covey_udfs::matrix::{Density, Points, TOTAL_WEIGHT_MAX, WEIGHT_ONE, to_unit_length};
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder, UInt64Array,
 };
@@ -48,6 +48,8 @@ pub enum Features {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectSpec {
     pub features: Features,
+    /// Whether rows of numbers are scaled to length 1.
+    pub unit_length: bool,
     /// Where files go: a directory URL of this fit.
     pub directory: String,
 }
@@ -156,8 +158,8 @@ async fn collect(
     let directory = Directory::open(stores.as_ref(), &url)?;
     let mut writer: Box<dyn Pending> = match spec.features {
         Features::Text => Box::new(PendingDocuments::default()),
-        Features::Columns(n) => Box::new(PendingPoints { n_features: Some(n), ..PendingPoints::default() }),
-        Features::List => Box::new(PendingPoints::default()),
+        Features::Columns(n) => Box::new(PendingPoints { n_features: Some(n), ..PendingPoints::new(spec.unit_length) }),
+        Features::List => Box::new(PendingPoints::new(spec.unit_length)),
     };
     let mut files = Files::default();
     while let Some(batch) = input.next().await {
@@ -321,6 +323,7 @@ impl Pending for PendingDocuments {
 struct PendingPoints {
     /// Known from the plan for columns, from the first row for lists.
     n_features: Option<usize>,
+    unit_length: bool,
     points: Option<Points>,
     rows: u64,
     weight: u64,
@@ -328,7 +331,11 @@ struct PendingPoints {
 }
 
 impl PendingPoints {
-    fn push_row(&mut self, row: &[f64], rows: u64, units: u64) -> Result<()> {
+    fn new(unit_length: bool) -> Self {
+        Self { unit_length, ..Self::default() }
+    }
+
+    fn push_row(&mut self, row: &mut [f64], rows: u64, units: u64) -> Result<()> {
         if row.is_empty() {
             return user_err!("a list of features is empty: it must have one number for each feature");
         }
@@ -338,6 +345,9 @@ impl PendingPoints {
         }
         let points = self.points.get_or_insert_with(|| Points::new(Density::Dense, n_features));
         check_feature_values(row)?;
+        if self.unit_length {
+            to_unit_length(row);
+        }
         points.rows.push((0..).zip(row.iter().copied())).map_err(external)?;
         points.weights.push(units);
         self.weight = add_weight(self.weight, units)?;
@@ -364,7 +374,7 @@ impl Pending for PendingPoints {
                 self.skipped += counted.rows(i);
                 continue;
             }
-            self.push_row(&row, counted.rows(i), counted.units(i))?;
+            self.push_row(&mut row, counted.rows(i), counted.units(i))?;
         }
         Ok(())
     }
@@ -374,7 +384,7 @@ impl Pending for PendingPoints {
     }
 
     fn take(&mut self) -> Result<File> {
-        let next = Self { n_features: self.n_features, ..Self::default() };
+        let next = Self { n_features: self.n_features, ..Self::new(self.unit_length) };
         let taken = std::mem::replace(self, next);
         let n_points = taken.len() as u64;
         let points = taken.points.map(Arc::new);

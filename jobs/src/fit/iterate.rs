@@ -18,7 +18,7 @@ use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
 
 use super::{Fit, Prepared};
-use crate::statements::Strategy;
+use crate::statements::{FitOptions, Strategy};
 
 /// The best of the runs.
 pub(super) struct Solution {
@@ -46,7 +46,8 @@ impl Fit<'_> {
     ) -> Result<Solution> {
         let urls: Vec<String> = prepared.blocks.iter().map(|(url, _)| url.clone()).collect();
         let spread = self.spread(&urls, scale, prepared.profile.density, strategy).await?;
-        let params = LloydParams { max_iter: self.options.max_iter, tol: self.options.tol };
+        let FitOptions { metric, max_iter, tol, .. } = *self.options;
+        let params = LloydParams { metric, max_iter, tol };
         if let Some(elbow) = self.options.elbow {
             return self.sweep(elbow, prepared, scale, spread, params, &urls).await;
         }
@@ -87,6 +88,7 @@ impl Fit<'_> {
         SeedSpec {
             fit: self.id.clone(),
             n_clusters: self.options.n_clusters,
+            metric: self.options.metric,
             given: self.options.init_model.is_some(),
             at_most: false,
             init: self.options.init,

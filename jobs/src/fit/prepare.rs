@@ -9,9 +9,9 @@ use covey_engine::operators::{BlockWork, CollectExec, CollectSpec, Features, Vec
 use covey_engine::threads::aside;
 use covey_engine::{external, user_err};
 use covey_udfs::WeightUnitsFunc;
-use covey_udfs::kmeans::Profile;
+use covey_udfs::kmeans::{Metric, Profile};
 use covey_udfs::matrix::{Density, TOTAL_WEIGHT_MAX, WEIGHT_ONE};
-use covey_udfs::tfidf::{TERMS_MAX, TermFrequency, Vocabulary};
+use covey_udfs::tfidf::{Norm, TERMS_MAX, TermFrequency, Vocabulary};
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, UInt64Type};
 use datafusion::common::exec_datafusion_err;
@@ -48,6 +48,7 @@ impl Fit<'_> {
                 ModelFeatures::Columns(columns) => Features::Columns(columns.len()),
                 ModelFeatures::List { .. } => Features::List,
             },
+            unit_length: self.options.metric == Metric::Cosine,
             directory: self.directory.child("collected")?.url().to_string(),
         };
         let name = format!("fit {}: prepare", self.id);
@@ -81,6 +82,11 @@ impl Fit<'_> {
         match (features, self.options.text_options.first()) {
             (ModelFeatures::Columns(_) | ModelFeatures::List { .. }, Some(option)) => {
                 user_err!("option {option} is for a text column, but the query gives numbers")
+            }
+            (ModelFeatures::Text { .. }, _)
+                if self.options.metric == Metric::Cosine && self.options.tfidf.norm != Norm::L2 =>
+            {
+                user_err!("metric 'cosine' is for rows of length 1: leave out norm, or set norm 'l2'")
             }
             _ => Ok(()),
         }

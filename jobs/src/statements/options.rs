@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::str::FromStr;
 
+use covey_engine::models::{METRIC_COSINE, METRIC_OPTION};
 use covey_engine::{external, user_err};
-use covey_udfs::kmeans::{CLUSTERS_MAX, Init, SWEEP_CLUSTERS_MAX};
+use covey_udfs::kmeans::{CLUSTERS_MAX, Init, Metric, SWEEP_CLUSTERS_MAX};
 use covey_udfs::tfidf::{DocumentFrequency, Norm, TfidfParams};
 use datafusion::common::utils::datafusion_strsim::levenshtein;
 use datafusion::error::Result;
@@ -60,12 +61,13 @@ pub struct FitOptions {
     pub tol: f64,
     pub random_state: u64,
     pub strategy: Strategy,
+    pub metric: Metric,
     pub tfidf: TfidfParams,
     /// Options of text that were given: a fit on numbers refuses them.
     pub text_options: BTreeSet<String>,
 }
 
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 20] = [
     "n_clusters",
     "k_min",
     "k_max",
@@ -75,6 +77,7 @@ const NAMES: [&str; 19] = [
     "tol",
     "random_state",
     "strategy",
+    "metric",
     "lowercase",
     "token_pattern",
     "ngram_range",
@@ -107,6 +110,7 @@ impl FitOptions {
             tol: 1e-4,
             random_state: 0,
             strategy: Strategy::Auto,
+            metric: Metric::Euclidean,
             tfidf: TfidfParams::default(),
             text_options: BTreeSet::new(),
         };
@@ -184,6 +188,10 @@ impl FitOptions {
             "max_iter" => self.max_iter = parse(name, value, "a number of iterations")?,
             "tol" => self.tol = parse(name, value, "a number not below 0")?,
             "random_state" => self.random_state = parse(name, value, "a whole number not below 0")?,
+            "metric" => {
+                self.metric =
+                    choose(name, value, &[("euclidean", Metric::Euclidean), (METRIC_COSINE, Metric::Cosine)])?;
+            }
             "strategy" => {
                 let values =
                     [("auto", Strategy::Auto), ("local", Strategy::Local), ("distributed", Strategy::Distributed)];
@@ -251,6 +259,9 @@ impl FitOptions {
             Some(model) => put("init", &format!("{MODEL_PREFIX}{model}")),
             None => put("init", &if self.init == Init::Random { "random" } else { "k-means++" }),
         };
+        if self.metric == Metric::Cosine {
+            put(METRIC_OPTION, &METRIC_COSINE);
+        }
         put("n_init", &self.n_init);
         put("max_iter", &self.max_iter);
         put("tol", &self.tol);

@@ -9,9 +9,22 @@ use serde::{Deserialize, Serialize};
 use super::{Centroids, ClusterSum, FarPoint, FixedPoint, Moments, Partial, SumScratch};
 use crate::matrix::{Density, WEIGHT_ONE};
 
-/// When to stop, in scikit-learn's terms.
+/// By what rows and centres are compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    #[default]
+    Euclidean,
+    /// Spherical k-means (Dhillon and Modha 2001): rows have the length 1, and so have centres, which are means scaled to
+    /// it. Then ‖x − c‖² is 2·(1 − cos), so the nearest centre is that of the smallest angle. A row of zeros lies as far
+    /// from every centre, and belongs to the one whose length is rounded down most.
+    Cosine,
+}
+
+/// What a run goes by; when to stop in scikit-learn's terms.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LloydParams {
+    pub metric: Metric,
     pub max_iter: usize,
     /// A run ends when Σ ‖c − c'‖² is no more than this times the mean variance of the features.
     #[serde(with = "crate::exact")]
@@ -129,7 +142,11 @@ struct Cluster {
     squared_norm: f64,
     /// ‖mean − centre‖² of its rows and the centre that they were assigned to.
     squared_way: f64,
-    /// Its centre is not the mean of its rows: it was chosen at the start, or by a relocation.
+    /// ‖mean − centre‖² of its rows and the centre that was made of them: none but by angles.
+    squared_gap: f64,
+    /// ‖centre‖² of the centre that was made of its rows.
+    centre_squared_norm: f64,
+    /// Its centre was not made of its rows: it was chosen at the start, or by a relocation, or stayed.
     is_foreign: bool,
 }
 
@@ -177,11 +194,11 @@ impl Lloyd {
     /// Goes on with one cluster less: the rows of `from` come to `to`, and the last cluster takes the number `from`.
     pub fn merge(&mut self, to: usize, from: usize) {
         assert!(to < from, "the lower number stays");
-        let Self { clusters, centroids, changed, scale, spread, .. } = self;
+        let Self { params, clusters, centroids, changed, scale, spread, .. } = self;
         let (left, right) = clusters.split_at_mut(from);
         left[to].sum.merge(&right[0].sum);
         left[to].is_foreign |= right[0].is_foreign;
-        let (_, moved) = left[to].take_mean(to, scale, spread, centroids.centre_mut(to));
+        let (_, moved) = left[to].take_mean(to, params.metric, scale, spread, centroids.centre_mut(to));
         clusters.swap_remove(from);
         centroids.swap_remove(from);
         changed.retain(|changed| changed.cluster != to && changed.cluster != from);
@@ -206,12 +223,12 @@ impl Lloyd {
         let features = |cluster: usize| self.clusters[cluster].sum.features();
         let fewer = if features(a).len() < features(b).len() { features(a) } else { features(b) };
         let product = fewer.iter().fold(0.0, |sum, &feature| sum + one[feature as usize] * other[feature as usize]);
-        (self.clusters[a].squared_norm + self.clusters[b].squared_norm - 2.0 * product).max(0.0)
+        (self.clusters[a].centre_squared_norm + self.clusters[b].centre_squared_norm - 2.0 * product).max(0.0)
     }
 
-    /// Σ w·d² of all rows to the means of the clusters that they were last assigned to.
+    /// Σ w·d² of all rows to the centres that were made of the clusters that they were last assigned to.
     pub fn inertia_around_means(&self) -> f64 {
-        self.inertia(|cluster| cluster.squared_norm)
+        self.inertia(|cluster| cluster.squared_norm - cluster.squared_gap)
     }
 
     /// What all rows have around the mean of all, less what the means of the clusters have, which are weighed by `of`.
@@ -289,7 +306,7 @@ impl Lloyd {
 
     /// Moves every centre to the mean of its rows and gives the square of each way.
     fn take_means(&mut self, partial: &Partial) -> Vec<f64> {
-        let Self { scale, spread, centroids, clusters, .. } = self;
+        let Self { params, scale, spread, centroids, clusters, .. } = self;
         let moved: Vec<(f64, Option<Changed>)> = clusters
             .par_iter_mut()
             .zip(&partial.changes)
@@ -297,11 +314,11 @@ impl Lloyd {
             .enumerate()
             .map(|(i, ((cluster, change), centre))| {
                 if change.is_zero() && !cluster.is_foreign {
-                    cluster.squared_way = 0.0;
+                    cluster.squared_way = cluster.squared_gap;
                     return (0.0, None);
                 }
                 cluster.sum.merge(change);
-                cluster.take_mean(i, scale, spread, centre)
+                cluster.take_mean(i, params.metric, scale, spread, centre)
             })
             .collect();
         let (shifts, changed): (Vec<f64>, Vec<Option<Changed>>) = moved.into_iter().unzip();
@@ -327,7 +344,7 @@ impl Lloyd {
                 moved.sum.merge(&ClusterSum::of_rows(&self.scale, density, row, &mut SumScratch::default()));
             }
             let centre = self.centroids.centre_mut(cluster);
-            moved.take_mean(cluster, &self.scale, &self.spread, centre);
+            moved.take_mean(cluster, self.params.metric, &self.scale, &self.spread, centre);
             shifts[cluster] = centre.iter().zip(before).fold(0.0, |sum, (a, b)| sum + (a - b) * (a - b));
             self.clusters[cluster].is_foreign = true;
             self.changed.retain(|changed| changed.cluster != cluster);
@@ -344,14 +361,22 @@ struct Relocation<'a> {
 
 impl Cluster {
     fn empty() -> Self {
-        Self { sum: ClusterSum::default(), squared_norm: 0.0, squared_way: 0.0, is_foreign: true }
+        Self {
+            sum: ClusterSum::default(),
+            squared_norm: 0.0,
+            squared_way: 0.0,
+            squared_gap: 0.0,
+            centre_squared_norm: 0.0,
+            is_foreign: true,
+        }
     }
 
-    /// Moves `centre` to the mean of the rows; it stays where there are none. Gives the square of the way, and what
-    /// changed.
+    /// Moves `centre` to the mean of the rows, scaled to length 1 where angles count; it stays where there are none. Gives
+    /// the square of the way, and what changed.
     fn take_mean(
         &mut self,
         cluster: usize,
+        metric: Metric,
         scale: &FixedPoint,
         spread: &Spread,
         centre: &mut [f64],
@@ -360,30 +385,49 @@ impl Cluster {
             *self = Self { sum: std::mem::take(&mut self.sum), ..Self::empty() };
             return (0.0, None);
         };
-        // A centre that is no mean of these rows yet may have coordinates that their sum has not; of dense rows it has all.
-        let own = if self.is_foreign && spread.mean.is_empty() { non_zeros(centre) } else { vec![] };
+        let mean = |feature: usize, sum: i128| if sum == 0 { 0.0 } else { scale.mean(feature, sum, weight) };
+        // The direction is that of the sum: rows of zeros, which are in no direction, change nothing of it.
+        let total = |feature: usize, sum: i128| scale.mean(feature, sum, 1);
+        let length = match metric {
+            Metric::Euclidean => 1.0,
+            Metric::Cosine => {
+                libm::sqrt(self.sum.iter().fold(0.0, |norm, (i, sum)| norm + total(i, sum) * total(i, sum)))
+            }
+        };
+        // Rows of zeros alone have no direction: where angles count, their centre stays.
+        let stays = metric == Metric::Cosine && length == 0.0;
+        // A centre that was not made of these rows may have coordinates that their sum has not; of dense rows it has all.
+        let own = if (self.is_foreign || stays) && spread.mean.is_empty() { non_zeros(centre) } else { vec![] };
+        let features = either(own, &self.sum);
         let (mut squared_shift, mut squared_norm, mut squared_way) = (0.0, 0.0, 0.0);
-        let mut take = |feature: usize, sum: i128| {
-            let mean = if sum == 0 { 0.0 } else { scale.mean(feature, sum, weight) };
-            let before = std::mem::replace(&mut centre[feature], mean);
-            let shift = mean - before;
-            squared_shift += shift * shift;
+        let (mut squared_gap, mut centre_squared_norm) = (0.0, 0.0);
+        for &(feature, sum) in &features {
+            let mean = mean(feature, sum);
+            let before = centre[feature];
+            let moved = match metric {
+                Metric::Euclidean => mean,
+                Metric::Cosine if stays => before,
+                Metric::Cosine => total(feature, sum) / length,
+            };
+            centre[feature] = moved;
+            squared_shift += (moved - before) * (moved - before);
             // Means that lie close to each other and far from zero are rounded more than they differ.
             let (from_all, way) = match spread.mean.get(feature) {
                 Some(all) => {
                     let less = |other| scale.mean_less(feature, sum, weight, other);
                     (less(*all), less(before))
                 }
-                None => (mean, shift),
+                None => (mean, mean - before),
             };
             squared_norm += from_all * from_all;
             squared_way += way * way;
-        };
-        let features = either(own, &self.sum);
-        self.is_foreign = false;
-        features.iter().for_each(|&(feature, sum)| take(feature, sum));
-        let features = Some(features.into_iter().map(|(feature, _)| feature as u32).collect());
+            squared_gap += (mean - moved) * (mean - moved);
+            centre_squared_norm += moved * moved;
+        }
+        self.is_foreign = stays;
         (self.squared_norm, self.squared_way) = (squared_norm, squared_way);
+        (self.squared_gap, self.centre_squared_norm) = (squared_gap, centre_squared_norm);
+        let features = Some(features.into_iter().map(|(feature, _)| feature as u32).collect());
         (squared_shift, Some(Changed { cluster, features }))
     }
 }

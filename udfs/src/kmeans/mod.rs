@@ -36,7 +36,7 @@ pub use bounds::Drift;
 pub use centroids::Centroids;
 pub use fixed_point::{FixedPoint, Profile};
 pub use frame::{Frame, Image};
-pub use lloyd::{Changed, Iterating, IterationStats, Lloyd, LloydParams, Spread};
+pub use lloyd::{Changed, Iterating, IterationStats, Lloyd, LloydParams, Metric, Spread};
 pub use partial::{ClusterSummary, EXAMPLES_MAX, FarPoint, Moments, Partial, Ranked, keep_first};
 pub use resident::Resident;
 pub use seeding::{Drawn, Init, Prospects, SEED_POINTS_MAX, seed, seed_at_most};

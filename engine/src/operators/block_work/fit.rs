@@ -44,7 +44,7 @@ fn seed_blocks(
     cancel: &kmeans::Cancel,
 ) -> Result<Centroids> {
     let rows = |block: &Arc<HeldBlock>| (Arc::clone(&block.points), block.image(frame));
-    let prospects = Prospects::new(blocks.par_iter().map(rows).collect());
+    let prospects = Prospects::new(blocks.par_iter().map(rows).collect(), spec.metric);
     let (n, init, random_state) = (spec.n_clusters, spec.init, spec.random_state);
     let seeds = match spec.at_most {
         true => kmeans::seed_at_most(prospects, n, init, scale, frame, random_state, cancel),

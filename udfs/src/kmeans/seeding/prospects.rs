@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::race::{Drawn, Race};
 use crate::kmeans::assign::CHUNK_ROWS;
-use crate::kmeans::{Cancel, CentroidTable, FixedPoint, Frame, Image};
+use crate::kmeans::{Cancel, CentroidTable, FixedPoint, Frame, Image, Metric};
 use crate::matrix::{Points, Row};
 
 /// Rows of some blocks that may become centres.
@@ -38,9 +38,10 @@ struct Ranked {
 }
 
 impl Prospects {
-    /// Blocks with their images, before there is a centre.
-    pub fn new(blocks: Vec<(Arc<Points>, Arc<Image>)>) -> Self {
-        Self { blocks: blocks.into_par_iter().map(|(points, image)| Block::new(points, image)).collect() }
+    /// Blocks with their images, before there is a centre. Where angles count, rows of zeros are none.
+    pub fn new(blocks: Vec<(Arc<Points>, Arc<Image>)>, metric: Metric) -> Self {
+        let block = |(points, image)| Block::new(points, image, metric);
+        Self { blocks: blocks.into_par_iter().map(block).collect() }
     }
 
     /// The rows that win a race by weight, or all where there are no more.
@@ -57,7 +58,8 @@ impl Prospects {
             points.push(from.rows.row(row), from.weights[row]);
         }
         let image = Arc::new(Image::new(&points.rows, frame));
-        Self { blocks: vec![Block::new(Arc::new(points), image)] }
+        // Rows of zeros have been left out where they are none.
+        Self { blocks: vec![Block::new(Arc::new(points), image, Metric::Euclidean)] }
     }
 
     /// The first rows of a race by weight, equal ones once.
@@ -67,13 +69,13 @@ impl Prospects {
         distinct.take(race.n).map(|ranked| self.blocks[ranked.block].points.rows.row(ranked.row)).collect()
     }
 
-    /// All rows of positive weight, in the order of a race by weight.
+    /// All rows that may become centres, in the order of a race by weight.
     fn ranked(&self, race: Race) -> Vec<Ranked> {
         let of_block = |(at, block): (usize, &'_ Block)| -> Vec<Ranked> {
             let ranked = |row: usize| {
                 let (weight, content_hash) = (block.points.weights[row], block.hashes[row]);
                 let key = race.key(content_hash, weight as f64).to_bits();
-                (weight > 0).then_some(Ranked { key, content_hash, block: at, row })
+                (weight > 0 && block.distances[row] > 0.0).then_some(Ranked { key, content_hash, block: at, row })
             };
             (0..block.points.len()).into_par_iter().filter_map(ranked).collect()
         };
@@ -106,10 +108,15 @@ impl Prospects {
 }
 
 impl Block {
-    fn new(points: Arc<Points>, image: Arc<Image>) -> Self {
+    fn new(points: Arc<Points>, image: Arc<Image>, metric: Metric) -> Self {
         let n = points.len();
+        let distance = |i: usize| match metric {
+            Metric::Cosine if points.rows.row(i).values.iter().all(|x| *x == 0.0) => 0.0,
+            _ => f64::INFINITY,
+        };
+        let distances = (0..n).map(distance).collect();
         let hashes = (0..n).into_par_iter().map(|i| points.rows.row(i).content_hash()).collect();
-        Self { points, image, hashes, near: None, distances: vec![f64::INFINITY; n] }
+        Self { points, image, hashes, near: None, distances }
     }
 
     fn chunks(&self) -> impl IndexedParallelIterator<Item = std::ops::Range<usize>> + use<> {

@@ -74,7 +74,13 @@ pub async fn plot(session: &Session, picture: Picture, model: &str, out: Option<
     let rows = Rows::new(session.query(&picture.query(model)).await?)?;
     let svg = picture.draw(model, &rows)?;
     let png = png_of(&svg)?;
-    let base = out.map_or_else(|| PathBuf::from(format!("{model}-{}", picture.name())), Path::to_path_buf);
+    // Who names one of the two files means both.
+    let has_extension = |out: &Path| out.extension().is_some_and(|extension| extension == "svg" || extension == "png");
+    let base = match out {
+        Some(out) if has_extension(out) => out.with_extension(""),
+        Some(out) => out.to_path_buf(),
+        None => PathBuf::from(format!("{model}-{}", picture.name())),
+    };
     for (extension, bytes) in [("svg", svg.as_bytes()), ("png", &png)] {
         let mut path = base.clone().into_os_string();
         path.push(format!(".{extension}"));

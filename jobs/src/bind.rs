@@ -43,9 +43,9 @@ const LEVELS_MAX: usize = 8;
 /// A version of a model with those of its children, which may have been dropped.
 async fn reference(manifest: Manifest, registry: &ModelRegistry, level: usize) -> Result<ModelRef> {
     let mut children = vec![];
-    for (cluster, name) in manifest.children.iter().filter(|_| level + 1 < LEVELS_MAX) {
-        if let Some(child) = registry.find(name).await? {
-            children.push((*cluster, Box::pin(reference(child, registry, level + 1)).await?));
+    if level + 1 < LEVELS_MAX {
+        for (cluster, child) in registry.children(&manifest).await? {
+            children.push((cluster, Box::pin(reference(child, registry, level + 1)).await?));
         }
     }
     let manifest_url = registry.manifest_url(&manifest)?.to_string();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ballista_core::planner::scans_only_information_schema;
 use covey_engine::models::cache::ModelCache;
-use covey_engine::models::{ModelRegistry, check_cluster};
+use covey_engine::models::{Manifest, ModelRegistry, Parent, check_cluster};
 use covey_engine::storage::Directory;
 use covey_engine::user_err;
 use datafusion::arrow::array::RecordBatch;
@@ -113,6 +113,9 @@ impl Covey {
         }
         let parent = self.models.get(model).await?;
         check_cluster(&parent, *cluster)?;
+        if create.query.is_none() {
+            self.check_ancestors(&parent).await?;
+        }
         let Some(query) = create.query.clone().or(parent.query) else {
             return user_err!(
                 "it is not known what model {model:?} was trained on: give the rows, RECLUSTER {cluster} OF {model} AS SELECT ..."
@@ -122,6 +125,23 @@ impl Covey {
         let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
         let features = feature_names(&plan).map(|name| quoted(&name)).collect::<Vec<_>>().join(", ");
         Ok(format!("SELECT * FROM ({query}) AS training WHERE predict('{model}', {features}) = {cluster}"))
+    }
+
+    /// # Errors
+    /// When a model above `model` is not the one any more whose cluster it was made of: then its rows are not known.
+    async fn check_ancestors(&self, model: &Manifest) -> Result<()> {
+        let mut below = model.clone();
+        while let Some(Parent { model: name, version, cluster }) = below.parent {
+            let above = self.models.find(&name).await?.filter(|above| above.version == version);
+            let Some(above) = above else {
+                return user_err!(
+                    "model {:?} was made of cluster {cluster} of version {version} of model {name:?}, which is gone: give the rows with AS SELECT ...",
+                    below.name
+                );
+            };
+            below = above;
+        }
+        Ok(())
     }
 
     /// The plan with every model it means. A view is checked and kept as it is: it means the models that are there

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use covey_engine::models::Model;
 use covey_engine::threads::aside;
 use covey_engine::user_err;
+use covey_udfs::WeightUnitsFunc;
 use covey_udfs::kmeans::davies_bouldin;
+use covey_udfs::matrix::WEIGHT_ONE;
 use datafusion::arrow::array::{AsArray, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use datafusion::arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef};
 use datafusion::common::Column;
 use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
 use datafusion::functions_aggregate::expr_fn::{count, sum};
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, col, lit};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF, cast, col, lit};
 use datafusion::prelude::SessionContext;
 
 use crate::Cluster;
@@ -44,7 +46,11 @@ pub fn plan(session: &SessionContext, model: &str, query: LogicalPlan) -> Result
         let args = std::iter::once(model).chain(features.iter().cloned().map(Expr::Column)).collect();
         Ok::<_, datafusion::error::DataFusionError>(session.udf(function)?.call(args))
     };
-    let weight = weights.into_iter().next().map_or(lit(1.0), |weight| cast(Expr::Column(weight), DataType::Float64));
+    // Weights are checked, and kept, as those of a fit are.
+    let units =
+        |weight| ScalarUDF::from(WeightUnitsFunc::default()).call(vec![cast(Expr::Column(weight), DataType::Float64)]);
+    let weight = |weight| cast(units(weight), DataType::Float64) / lit(WEIGHT_ONE as f64);
+    let weight = weights.into_iter().next().map_or(lit(1.0), weight);
     LogicalPlanBuilder::from(query.clone())
         .project(vec![
             of_row("predict")?.alias("of_cluster"),

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use covey_engine::models::{Manifest, ModelFeatures, ModelFiles, ModelRegistry, NewModel};
+use covey_engine::models::{Manifest, ModelFeatures, ModelFiles, ModelRegistry, NewModel, Parent};
 use covey_engine::operators::{BlockWork, BlocksExec, block_source};
 use covey_engine::storage::Directory;
 use covey_engine::{external, user_err};
@@ -123,6 +123,12 @@ async fn fit_model(context: &FitContext<'_>, create: &CreateModel, query: Logica
     let published = context.hub.open(&id, Arc::clone(&context.job));
     let mut fit = Fit { context, options: &create.options, id, cleanup, published, directory };
     let mut new = fit.run(create, query).await?;
+    let of_parent = |(parent, cluster): &(Manifest, u32)| Parent {
+        model: parent.name.clone(),
+        version: parent.version,
+        cluster: *cluster,
+    };
+    new.parent = parent.as_ref().map(of_parent);
     fit.cleanup.cut_off = false;
     if seen.exists {
         carry::carry_labels(context.models, &mut new).await;
@@ -177,6 +183,7 @@ impl Fit<'_> {
         Ok(NewModel {
             name: create.name.clone(),
             query: create.query.clone().unwrap_or_default(),
+            parent: None,
             labels: BTreeMap::new(),
             label_matches: BTreeMap::new(),
             options: self.options.recorded(prepared.vocabulary.is_some()),

@@ -324,7 +324,9 @@ impl TableProvider for SystemTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let batch = match self {
             Self::Model { models, name, view } => {
-                let manifest = models.get(name).await?;
+                let mut manifest = models.get(name).await?;
+                let children = models.children(&manifest).await?;
+                manifest.children = children.into_iter().map(|(cluster, child)| (cluster, child.name)).collect();
                 view.rows(&models.load(manifest).await?)?
             }
             Self::Jobs(board) => board.rows()?,

@@ -63,6 +63,11 @@ async fn models_are_evaluated() {
     }
     let error = sandbox.error("EVALUATE MODEL m AS SELECT command FROM (VALUES (NULL)) AS t(command)").await;
     assert!(error.contains("nothing to evaluate"), "{error}");
+    let negative = format!("EVALUATE MODEL m AS SELECT command, -1 AS weight FROM ({COMMANDS})");
+    let error = sandbox.error(&negative).await;
+    assert!(error.contains("a weight must be"), "{error}");
+    let one = cells(&sandbox.sql("EVALUATE MODEL m AS SELECT 'nginx worker process' AS command").await);
+    assert_eq!((one[0][2].as_str(), one[0][7].as_str()), ("1", ""), "one cluster has no index: {one:?}");
     let error = sandbox.error("EVALUATE MODEL m AS SELECT 1 AS x").await;
     assert!(error.contains("takes one text"), "{error}");
 }
@@ -111,7 +116,15 @@ async fn a_cluster_is_clustered_again() {
     sandbox.sql("DROP MODEL junk").await;
     let path = format!("SELECT DISTINCT predict_path('m', command) LIKE '%/%' FROM ({COMMANDS})");
     assert_eq!(cell(&sandbox.sql(&path).await), "false", "a model that is gone is passed over");
-    let error = sandbox.error("CREATE MODEL j USING KMEANS RECLUSTER 12 OF m").await;
+    // Another model of that name has nothing to do with it.
+    sandbox.sql("CREATE MODEL junk USING KMEANS OPTIONS (n_clusters 2) AS SELECT day FROM processes").await;
+    assert_eq!(cell(&sandbox.sql(&path).await), "false");
+    assert_eq!(cell(&sandbox.sql(&shown).await), "");
+    sandbox.sql(&again.replacen("junk", "j", 1)).await;
+    sandbox.sql(&create_model("m", "").replacen("CREATE", "CREATE OR REPLACE", 1)).await;
+    let error = sandbox.error("CREATE MODEL k USING KMEANS OPTIONS (n_clusters 2) RECLUSTER 0 OF j").await;
+    assert!(error.contains("version 1 of model \"m\", which is gone"), "{error}");
+    let error = sandbox.error("CREATE MODEL j2 USING KMEANS RECLUSTER 12 OF m").await;
     assert!(error.contains("clusters 0 to 11, not 12"), "{error}");
     let error = sandbox.error("CREATE OR REPLACE MODEL m USING KMEANS RECLUSTER 1 OF m").await;
     assert!(error.contains("cannot take the place"), "{error}");

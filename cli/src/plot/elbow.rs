@@ -56,18 +56,18 @@ fn head<'a>(area: &Area<'a>, model: &str, chosen: Option<(f64, &str)>) -> Drawn<
     area.draw(&Text::new(title, (40, 22), (FONT, 30).into_font().style(FontStyle::Bold).color(&INK)))?;
     let answer = match chosen {
         Some((k, "knee")) => format!("k = {k}: the curve of inertia has its knee there"),
-        Some((k, _)) => format!("no clear knee; the silhouette is highest at k = {k}"),
+        Some((k, by)) => format!("k = {k} by {by}"),
         None => String::new(),
     };
     area.draw(&Text::new(answer, (40, 62), (FONT, 20).into_font().color(&FAINT)))
 }
 
 fn panel<'a>(area: &Area<'a>, clusters: &[f64], curve: &Curve<'_>, chosen: Option<f64>) -> Drawn<'a> {
-    let points: Vec<(f64, f64)> =
-        clusters.iter().zip(curve.values).filter_map(|(k, value)| Some((*k, (*value)?))).collect();
-    let (first, last) = (clusters.first().copied().unwrap_or(1.0), clusters.last().copied().unwrap_or(2.0));
-    let (low, high) = points.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), (_, y)| (a.min(*y), b.max(*y)));
-    let (low, high) = if low < high { (low, high) } else { (low.min(0.0), low.max(1.0)) };
+    let points: Vec<(i32, f64)> =
+        clusters.iter().zip(curve.values).filter_map(|(k, value)| Some((*k as i32, (*value)?))).collect();
+    let chosen = chosen.map(|k| k as i32);
+    let (first, last) = (clusters.first().map_or(1, |k| *k as i32), clusters.last().map_or(2, |k| *k as i32));
+    let (low, high) = range_of(points.iter().map(|(_, y)| *y));
     let margin = (high - low) * 0.08;
     let mut chart = ChartBuilder::on(area)
         .margin_left(40)
@@ -76,9 +76,9 @@ fn panel<'a>(area: &Area<'a>, clusters: &[f64], curve: &Curve<'_>, chosen: Optio
         .margin_bottom(6)
         .y_label_area_size(84)
         .x_label_area_size(if curve.with_clusters { 54 } else { 8 })
-        .build_cartesian_2d(first..last.max(first + 1.0), low - margin..high + margin)?;
+        .build_cartesian_2d(first..last.max(first + 1), low - margin..high + margin)?;
     let number = |y: &f64| short(*y);
-    let count = |k: &f64| format!("{k:.0}");
+    let count = |k: &i32| k.to_string();
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -104,8 +104,39 @@ fn panel<'a>(area: &Area<'a>, clusters: &[f64], curve: &Curve<'_>, chosen: Optio
     let style = |side| (FONT, 17).into_font().color(&INK).pos(Pos::new(side, VPos::Bottom));
     chart.draw_series(at.map(|(k, y)| {
         // To the left where there is no room to the right.
-        let (side, away) = if k - first > 0.8 * (last - first) { (HPos::Right, -10) } else { (HPos::Left, 10) };
+        let (side, away) =
+            if f64::from(k - first) > 0.8 * f64::from(last - first) { (HPos::Right, -10) } else { (HPos::Left, 10) };
         EmptyElement::at((k, y)) + Text::new(format!("k = {k}: {}", short(y)), (away, -8), style(side))
     }))?;
     Ok(())
+}
+
+/// The least and the largest value, or a range around them where they are as good as one: axes need some length.
+fn range_of(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    const LENGTH_MIN: f64 = 1e-9;
+    let finite = values.filter(|y| y.is_finite());
+    let range = finite.fold(None, |range: Option<(f64, f64)>, y| match range {
+        Some((low, high)) => Some((low.min(y), high.max(y))),
+        None => Some((y, y)),
+    });
+    let (low, high) = range.unwrap_or((0.0, 1.0));
+    let length = LENGTH_MIN * high.abs().max(low.abs()).max(LENGTH_MIN);
+    if high - low > length { (low, high) } else { (low - 0.5 * low.abs() - 0.5, high + 0.5 * high.abs() + 0.5) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: every axis has some length, so that its ticks come to an end.
+    #[test]
+    fn axes_have_some_length() {
+        for values in
+            [vec![], vec![0.0], vec![0.0; 5], vec![1e-337, 0.0], vec![7.0, 7.0], vec![1e99, 2e99], vec![f64::NAN]]
+        {
+            let (low, high) = range_of(values.iter().copied());
+            assert!(low.is_finite() && high.is_finite() && high - low > 1e-18, "{values:?}: {low} {high}");
+        }
+        assert_eq!(range_of([3.0, 1.0].into_iter()), (1.0, 3.0));
+    }
 }

@@ -40,6 +40,14 @@ pub const METRIC_COSINE: &str = "cosine";
 /// The label of rows that lie too far from every centre.
 pub const UNKNOWN: &str = "unknown";
 
+/// The cluster that a model was made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    pub model: String,
+    pub version: u64,
+    pub cluster: u32,
+}
+
 /// How alike two centres are, 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -87,7 +95,11 @@ pub struct Manifest {
     /// The query that the model was trained on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
-    /// Models that the rows of a cluster were clustered by again.
+    /// The cluster whose rows it was trained on, where it is one of another model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// Models that the rows of a cluster were clustered by again. One counts only while it says so itself:
+    /// [`Self::is_child`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub children: BTreeMap<u32, String>,
     /// SHA-256 of this manifest with this field empty.
@@ -121,6 +133,7 @@ impl Manifest {
             label_matches: BTreeMap::new(),
             threshold: None,
             query: None,
+            parent: None,
             children: BTreeMap::new(),
             checksum: String::new(),
         }
@@ -154,6 +167,13 @@ impl Manifest {
     fn own_checksum(&self) -> Result<String> {
         let unsealed = Self { checksum: String::new(), ..self.clone() };
         Ok(hex_sha256(&serde_json::to_vec(&unsealed).map_err(external)?))
+    }
+
+    /// Whether `child` was made of `cluster` of this version: its name may be that of another model by now.
+    pub fn is_child(&self, cluster: u32, child: &Self) -> bool {
+        let of_this =
+            |parent: &Parent| (&parent.model, parent.version, parent.cluster) == (&self.name, self.version, cluster);
+        child.parent.as_ref().is_some_and(of_this)
     }
 
     /// Whether rows are scaled to length 1 before they are compared.

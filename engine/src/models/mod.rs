@@ -16,8 +16,8 @@ mod registry;
 pub mod vocabulary_file;
 
 pub use manifest::{
-    FileEntry, Likeness, METRIC_COSINE, METRIC_OPTION, MODEL_NAME_CHARACTERS_MAX, Manifest, ModelFeatures, UNKNOWN,
-    check_model_name,
+    FileEntry, Likeness, METRIC_COSINE, METRIC_OPTION, MODEL_NAME_CHARACTERS_MAX, Manifest, ModelFeatures, Parent,
+    UNKNOWN, check_model_name,
 };
 pub use model::{ClusterRow, ElbowCurve, Example, IterationRow, Model, ModelFiles};
 pub use registry::{ModelRegistry, NewModel, Seen, check_cluster};

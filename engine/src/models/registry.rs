@@ -9,7 +9,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::manifest::{FORMAT, hex_sha256};
-use super::{FileEntry, Likeness, Manifest, Model, ModelFeatures, ModelFiles, check_model_name};
+use super::{FileEntry, Likeness, Manifest, Model, ModelFeatures, ModelFiles, Parent, check_model_name};
 use crate::storage::{Directory, is_not_found};
 use crate::user_err;
 
@@ -39,6 +39,7 @@ pub struct NewModel {
     pub labels: BTreeMap<u32, String>,
     pub label_matches: BTreeMap<u32, Likeness>,
     pub query: String,
+    pub parent: Option<Parent>,
 }
 
 /// What is there of a model, as a writer sees it.
@@ -86,6 +87,17 @@ impl ModelRegistry {
     pub async fn find(&self, name: &str) -> Result<Option<Manifest>> {
         let latest = self.latest(name).await?.map(|latest| latest.manifest).transpose()?;
         Ok(latest.filter(|manifest| !manifest.dropped))
+    }
+
+    /// The models that clusters of `manifest` were clustered by again and that are still there, by cluster.
+    pub async fn children(&self, manifest: &Manifest) -> Result<Vec<(u32, Manifest)>> {
+        let mut children = vec![];
+        for (cluster, name) in &manifest.children {
+            if let Some(child) = self.find(name).await?.filter(|child| manifest.is_child(*cluster, child)) {
+                children.push((*cluster, child));
+            }
+        }
+        Ok(children)
     }
 
     /// # Errors
@@ -161,6 +173,7 @@ impl ModelRegistry {
             label_matches: new.label_matches,
             threshold: None,
             query: Some(new.query),
+            parent: new.parent,
             children: BTreeMap::new(),
             checksum: String::new(),
         };

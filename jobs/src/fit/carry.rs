@@ -57,7 +57,7 @@ pub(super) struct Moved {
     lost: f64,
 }
 
-/// Centres of `old` by other features, of which there are `n`; none where the two are not of one kind.
+/// Centres of `old` by other features, of which there are `n`; none where the two are not of one kind, or numbers have other names.
 pub(super) fn centres_in(
     old: &Model,
     clusters: &[u32],
@@ -73,7 +73,12 @@ pub(super) fn centres_in(
         }
         (ModelFeatures::Columns(before), ModelFeatures::Columns(after)) => {
             let places: HashMap<&String, usize> = after.iter().enumerate().map(|(at, name)| (name, at)).collect();
-            before.iter().map(|name| places.get(name).copied()).collect()
+            // Numbers that are not known are no zeros, as terms are that a text does not have.
+            let places: Vec<Option<usize>> = before.iter().map(|name| places.get(name).copied()).collect();
+            if before.len() != after.len() || places.contains(&None) {
+                return None;
+            }
+            places
         }
         (ModelFeatures::List { .. }, ModelFeatures::List { .. }) if centres.n_features() == n => {
             (0..n).map(Some).collect()

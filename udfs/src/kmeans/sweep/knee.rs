@@ -32,12 +32,15 @@ pub enum Choice {
     Knee(usize),
     /// It has none; the simplified silhouette is highest at this number of clusters.
     Silhouette(usize),
+    /// It has none, and the silhouette still rises at the end; this is where the curve is bent most, which depends on
+    /// where it ends.
+    Bend(usize),
 }
 
 impl Choice {
     pub fn n_clusters(self) -> usize {
         match self {
-            Self::Knee(k) | Self::Silhouette(k) => k,
+            Self::Knee(k) | Self::Silhouette(k) | Self::Bend(k) => k,
         }
     }
 
@@ -46,11 +49,13 @@ impl Choice {
         match self {
             Self::Knee(_) => "knee",
             Self::Silhouette(_) => "silhouette (no clear knee)",
+            Self::Bend(_) => "bend (no clear knee, silhouette still rising at k_max)",
         }
     }
 }
 
-/// The number of clusters at the knee, or else where the silhouette is highest, or else the fewest.
+/// The number of clusters at the knee, or else where the silhouette is highest, or else, where that is at the end of the
+/// range, where the curve is bent most.
 ///
 /// The knee is Kneedle's (Satopää et al. 2011): the point of the smoothed curve, scaled to the unit square, that lies
 /// farthest below the straight line between its ends. Every convex curve has such a point. It counts as a knee only if
@@ -66,7 +71,15 @@ pub fn choose(points: &[ElbowPoint]) -> Choice {
         Some(best) if best.0 >= next.0 => Some(best),
         _ => Some(next),
     });
-    Choice::Silhouette(best.map_or(points[0].n_clusters, |(_, k)| k))
+    let last = points[points.len() - 1].n_clusters;
+    match best {
+        // More clusters always have nearer centres: at the end of the range it says nothing.
+        Some((_, k)) if k == last && points.len() > 2 => {
+            let inertia: Vec<f64> = points.iter().map(|point| point.inertia).collect();
+            deepest(&inertia).map_or(Choice::Silhouette(k), |(at, _)| Choice::Bend(points[at].n_clusters))
+        }
+        best => Choice::Silhouette(best.map_or(points[0].n_clusters, |(_, k)| k)),
+    }
 }
 
 fn clear_knee(points: &[ElbowPoint]) -> Option<usize> {
@@ -127,6 +140,8 @@ mod tests {
             assert_eq!(choose(&curve(smooth)), Choice::Silhouette(7), "{power}");
         }
         assert_eq!(choose(&curve((0..50).map(|k| 100.0 - f64::from(k)))), Choice::Silhouette(7));
+        let slight = (0..7).map(f64::from).map(|k| 100.0 - 10.0 * k + 0.2 * k * k);
+        assert_eq!(choose(&curve(slight)), Choice::Bend(4), "the silhouette is highest at the end");
         assert_eq!(choose(&curve([3.0].into_iter())), Choice::Silhouette(1));
         assert_eq!(choose(&curve([3.0; 9].into_iter())), Choice::Silhouette(7));
     }

@@ -91,7 +91,7 @@ impl Covey {
                 Some(self.bind(plan).await?)
             }
             ClusterStatement::Evaluate { name, query } => {
-                let plan = session.state().statement_to_plan(query.clone()).await?;
+                let plan = session.state().statement_to_plan(parse_query(query)?).await?;
                 Some(self.bind(evaluate::plan(session, name, plan)?).await?)
             }
             _ => None,

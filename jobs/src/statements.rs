@@ -23,7 +23,7 @@ pub enum ClusterStatement {
     ShowModels,
     SetLabel { name: String, cluster: u32, label: Option<String> },
     SetThreshold { name: String, threshold: Option<f64> },
-    Evaluate { name: String, query: datafusion::sql::parser::Statement },
+    Evaluate { name: String, query: String },
 }
 
 #[derive(Debug, Clone)]
@@ -181,8 +181,7 @@ impl Reader<'_> {
         const FORM: &str = "EVALUATE MODEL name AS SELECT ...";
         self.skip(2);
         let name = self.name(FORM)?;
-        let query = self.query_text(FORM)?;
-        Ok(ClusterStatement::Evaluate { name, query: parse_query(&query)? })
+        Ok(ClusterStatement::Evaluate { name, query: self.query_text(FORM)? })
     }
 
     /// `(name value, name = value, ...)`, values as text.

@@ -131,8 +131,7 @@ mod tests {
     /// curves without: 1/k, 1/√k and a straight line, which fall the same way at every scale.
     #[test]
     fn a_knee_is_found_or_none_is_invented() {
-        let bent =
-            |at: f64| (1..=20).map(move |k| f64::from(k)).map(move |k| (at - k).max(0.0) * 10.0 + (20.0 - k) * 0.1);
+        let bent = |at: f64| (1..=20).map(f64::from).map(move |k| (at - k).max(0.0) * 10.0 + (20.0 - k) * 0.1);
         assert_eq!(choose(&curve(bent(5.0))), Choice::Knee(5));
         assert_eq!(choose(&curve(bent(15.0))), Choice::Knee(15));
         for power in [0.5, 1.0, 2.0] {

@@ -96,8 +96,8 @@ pub fn distances_to_centres(
     let k = is_asked_for.len();
     let chunk = |start: usize| {
         let mut sums = vec![0_i128; k];
-        for i in start..points.len().min(start + CHUNK_ROWS) {
-            let cluster = labels[i] as usize;
+        let labels = labels.iter().enumerate().take(points.len().min(start + CHUNK_ROWS)).skip(start);
+        for (i, cluster) in labels.map(|(i, label)| (i, *label as usize)) {
             if is_asked_for[cluster] {
                 let distance = libm::sqrt(table.squared_distance(points.rows.row(i), cluster));
                 sums[cluster] += i128::from(scale.quantise_root(distance)) * i128::from(points.weights[i]);

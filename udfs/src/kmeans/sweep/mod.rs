@@ -57,11 +57,14 @@ impl Merge {
     }
 }
 
+/// The coordinates of a centre that are not zero.
+type NonZeros = Vec<(u32, f64)>;
+
 /// The solution for one number of clusters.
 #[derive(Debug, Clone)]
 pub struct SweepStep {
     pub point: ElbowPoint,
-    centres: Vec<Arc<Vec<(u32, f64)>>>,
+    centres: Vec<Arc<NonZeros>>,
     n_features: usize,
 }
 
@@ -84,7 +87,7 @@ pub struct Sweep {
     k_max: usize,
     pairs: Pairs,
     /// Non-zeros of the centres, shared by the steps in which a centre is the same; none of those that have moved.
-    centres: Vec<Option<Arc<Vec<(u32, f64)>>>>,
+    centres: Vec<Option<Arc<NonZeros>>>,
     /// Σ w·d of the rows of each cluster, quantised.
     distances: Vec<i128>,
     /// Clusters that have changed since their distances were summed.
@@ -230,7 +233,7 @@ impl Finished {
     }
 }
 
-fn non_zeros(centre: &[f64]) -> Vec<(u32, f64)> {
+fn non_zeros(centre: &[f64]) -> NonZeros {
     (0..).zip(centre.iter().copied()).filter(|(_, x)| x.to_bits() != 0).collect()
 }
 

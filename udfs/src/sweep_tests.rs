@@ -13,11 +13,10 @@ const TO_THE_END: LloydParams = LloydParams { metric: Metric::Euclidean, max_ite
 fn sweep(fit: &mut Fit, k_min: usize, k_max: usize, n_sample: usize, random_state: u64) -> Vec<SweepStep> {
     let (n, init) = (start_of(k_max), Init::KMeansPlusPlus);
     let init = kmeans::seed_at_most(fit.prospects(), n, init, &fit.scale, &fit.frame, random_state, &GO_ON).unwrap();
-    let k_max = k_max.min(init.n_clusters());
     let lloyd = Lloyd::new(TO_THE_END, fit.scale.clone(), fit.spread.clone(), init);
     let drawn = fit.blocks.iter().flat_map(|block| Sample::draw(&block.points, n_sample, random_state)).collect();
     let sample = Sample::new(drawn, n_sample, &fit.frame, fit.scale.n_features());
-    let sweep = Sweep::new(lloyd, k_min, k_max);
+    let sweep = Sweep::try_new(lloyd, k_min, k_max).unwrap();
     in_place::sweep(&mut fit.blocks, sweep, &sample, fit.frame.clone(), |_| {}, &GO_ON).unwrap().0
 }
 
@@ -79,6 +78,10 @@ fn a_sweep_ends_at_the_distinct_rows() {
         let mut fit = Fit::new(&[points(density, &rows, &vec![1.0; 40])]);
         let steps = sweep(&mut fit, 1, 30, 2_048, 1);
         assert_eq!(steps.len(), 5);
+        let seeds = fit.seed(5, Init::KMeansPlusPlus, 1);
+        let lloyd = Lloyd::new(TO_THE_END, fit.scale.clone(), fit.spread.clone(), seeds);
+        let error = Sweep::try_new(lloyd, 6, 30).unwrap_err().0;
+        assert!(error.contains("only 5 rows that differ"), "{error}");
         assert!(steps[4].point.inertia <= 1e-12 * fit.spread.total, "{}", steps[4].point.inertia);
     }
 }
@@ -91,7 +94,7 @@ fn a_rise_is_mended() {
     let mut fit = Fit::new(std::slice::from_ref(&all));
     let lloyd = |init| Lloyd::new(TO_THE_END, fit.scale.clone(), fit.spread.clone(), init);
     let good = fit.seed(4, Init::KMeansPlusPlus, 1);
-    let mut state = Sweep::new(lloyd(good), 3, 4);
+    let mut state = Sweep::try_new(lloyd(good), 3, 4).unwrap();
     // Never iterated: the sums are empty, and the inertia is that of no cluster at all.
     state.record(&[0; 4], None);
     while state.lloyd().centroids().n_clusters() > 3 {

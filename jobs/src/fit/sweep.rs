@@ -6,8 +6,8 @@ use covey_engine::external;
 use covey_engine::models::{ElbowCurve, IterationRow};
 use covey_engine::operators::{BlockWork, SeedSpec, SweepSpec, Swept, decode_distances, decode_drawn};
 use covey_udfs::kmeans::{
-    CentroidTable, Centroids, ElbowPoint, FixedPoint, Frame, Iterating, Lloyd, LloydParams, Sample, Spread, Sweep,
-    SweepStep, best_of, choose, first_rise, start_of,
+    CentroidTable, Centroids, FixedPoint, Frame, Iterating, Lloyd, LloydParams, Sample, Spread, Sweep, SweepStep,
+    best_of, elbow_of, first_rise, start_of,
 };
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
@@ -93,20 +93,15 @@ impl Fit<'_> {
             self.context.job.run(run, self.options.n_init);
             let seed = SeedSpec { random_state: self.seed(run).random_state, ..self.first_seed(elbow) };
             let init = self.seeds(seed, passes.urls).await?;
-            let k_max = elbow.k_max.min(init.n_clusters());
             let lloyd = Lloyd::new(params, scale.clone(), spread.clone(), init);
-            let steps = self.sweep_down(run, Sweep::new(lloyd, elbow.k_min, k_max), passes, &mut iterations).await?;
-            best = Some(match best {
-                Some(best) => best_of(best, steps),
-                None => steps,
-            });
+            let sweep = Sweep::try_new(lloyd, elbow.k_min, elbow.k_max).map_err(external)?;
+            let steps = self.sweep_down(run, sweep, passes, &mut iterations).await?;
+            best = Some(best_of(best, steps));
         }
-        let steps = best.unwrap_or_default();
-        let points: Vec<ElbowPoint> = steps.iter().map(|step| step.point.clone()).collect();
-        let choice = choose(&points);
-        let chosen = steps.iter().find(|step| step.point.n_clusters == choice.n_clusters());
-        let chosen = chosen.ok_or_else(|| exec_datafusion_err!("a sweep ended without a solution"))?;
-        Ok((chosen.centroids(), ElbowCurve { points, choice }, iterations))
+        let elbow = best.and_then(|steps| elbow_of(&steps));
+        let (centroids, points, choice) =
+            elbow.ok_or_else(|| exec_datafusion_err!("a sweep ended without a solution"))?;
+        Ok((centroids, ElbowCurve { points, choice }, iterations))
     }
 
     /// One run of a sweep: the same steps as those of a task that does all of it in place.

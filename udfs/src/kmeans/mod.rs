@@ -42,8 +42,8 @@ pub use resident::Resident;
 pub use seeding::{Drawn, Init, Prospects, SEED_POINTS_MAX, seed, seed_at_most};
 pub use sums::{ClusterSum, SumScratch};
 pub use sweep::{
-    Choice, ElbowPoint, Finished, Merge, SWEEP_CLUSTERS_MAX, Sample, Sweep, SweepStep, best_of, choose, davies_bouldin,
-    distances_to_centres, first_rise, start_of,
+    Choice, ElbowPoint, Finished, Merge, SWEEP_CLUSTERS_MAX, Sample, Sweep, SweepStep, best_of, davies_bouldin,
+    distances_to_centres, elbow_of, first_rise, start_of,
 };
 pub use table::{CentroidTable, Scratch};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use covey_udfs::kmeans::{
     self, Centroids, FixedPoint, Frame, IterationStats, Lloyd, Profile, Prospects, Resident, Sample, Spread, Sweep,
-    SweepStep, best_of, choose, in_place,
+    SweepStep, best_of, elbow_of, in_place,
 };
 use covey_udfs::matrix::Points;
 use datafusion::arrow::array::{ArrayRef, BinaryArray, StringArray};
@@ -147,24 +147,18 @@ impl Held {
             let seed = SeedSpec { random_state: random_state.wrapping_add(run as u64), ..spec.seed.clone() };
             let init = self.seed(&seed, cancel)?;
             report(Progress::Seeded);
-            let k_max = spec.k_max.min(init.n_clusters());
             let lloyd = Lloyd::new(spec.lloyd, self.scale.clone(), self.spread.clone(), init);
-            let sweep = Sweep::new(lloyd, spec.k_min, k_max);
+            let sweep = Sweep::try_new(lloyd, spec.k_min, spec.k_max).map_err(external)?;
             let iterated = |stats: &IterationStats| report(Progress::Iterated(stats.clone()));
             let (steps, stats) =
                 in_place::sweep(&mut self.residents(), sweep, &sample, self.frame.clone(), iterated, cancel)
                     .ok_or_else(cancelled)?;
             history.push(stats);
-            best = Some(match best {
-                Some(best) => best_of(best, steps),
-                None => steps,
-            });
+            best = Some(best_of(best, steps));
         }
-        let steps = best.unwrap_or_default();
-        let points: Vec<_> = steps.iter().map(|step| step.point.clone()).collect();
-        let choice = choose(&points);
-        let chosen = steps.iter().find(|step| step.point.n_clusters == choice.n_clusters());
-        let centroids = chosen.ok_or_else(|| exec_datafusion_err!("a sweep ended without a solution"))?.centroids();
+        let elbow = best.and_then(|steps| elbow_of(&steps));
+        let (centroids, points, choice) =
+            elbow.ok_or_else(|| exec_datafusion_err!("a sweep ended without a solution"))?;
         Ok((centroids, Swept { points, choice, history }))
     }
 }

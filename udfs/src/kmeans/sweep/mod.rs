@@ -20,12 +20,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use knee::{Choice, ElbowPoint, choose};
+use knee::choose;
+pub use knee::{Choice, ElbowPoint};
 pub use measure::{Sample, distances_to_centres};
 use pairs::Pairs;
 pub use pairs::davies_bouldin;
 
 use super::{Centroids, FarPoint, Iterating, IterationStats, Lloyd, Partial};
+use crate::{Result, input_err};
 
 /// Largest `k_max`: the distances between all pairs of centres are held in memory.
 pub const SWEEP_CLUSTERS_MAX: usize = 2_000;
@@ -103,8 +105,19 @@ impl Sweep {
         Self::new(lloyd, 1, usize::MAX)
     }
 
-    /// Begins where `lloyd` does.
-    pub fn new(lloyd: Lloyd, k_min: usize, k_max: usize) -> Self {
+    /// Begins where `lloyd` does, and ends there too if that is below `k_max`.
+    ///
+    /// # Errors
+    /// When it is below `k_min`: there are no more distinct rows.
+    pub fn try_new(lloyd: Lloyd, k_min: usize, k_max: usize) -> Result<Self> {
+        let k = lloyd.centroids().n_clusters();
+        if k < k_min {
+            return input_err!("k_min is {k_min}, but there are only {k} rows that differ as vectors");
+        }
+        Ok(Self::new(lloyd, k_min, k_max))
+    }
+
+    fn new(lloyd: Lloyd, k_min: usize, k_max: usize) -> Self {
         let k = lloyd.centroids().n_clusters();
         Self {
             lloyd,
@@ -242,8 +255,17 @@ pub fn first_rise(steps: &[SweepStep]) -> Option<usize> {
     (1..steps.len()).find(|&i| steps[i].point.inertia > steps[i - 1].point.inertia)
 }
 
-/// The better of two sweeps at every k.
-pub fn best_of(a: Vec<SweepStep>, b: Vec<SweepStep>) -> Vec<SweepStep> {
+/// The better of two sweeps at every k, or the only one.
+pub fn best_of(best: Option<Vec<SweepStep>>, next: Vec<SweepStep>) -> Vec<SweepStep> {
+    let Some(best) = best else { return next };
     let better = |(a, b): (SweepStep, SweepStep)| if b.point.inertia < a.point.inertia { b } else { a };
-    a.into_iter().zip(b).map(better).collect()
+    best.into_iter().zip(next).map(better).collect()
+}
+
+/// The curve of a sweep, what it says, and the centres of that number of clusters. Nothing where there are no steps.
+pub fn elbow_of(steps: &[SweepStep]) -> Option<(Centroids, Vec<ElbowPoint>, Choice)> {
+    let points: Vec<ElbowPoint> = steps.iter().map(|step| step.point.clone()).collect();
+    let choice = if points.is_empty() { return None } else { choose(&points) };
+    let chosen = steps.iter().find(|step| step.point.n_clusters == choice.n_clusters())?;
+    Some((chosen.centroids(), points, choice))
 }

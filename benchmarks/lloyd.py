@@ -188,12 +188,12 @@ def peak():
     return 2048 ** 3 / seconds
 
 
-def starting_centres(matrix, k):
-    """k-means++ and two iterations: rows as centres tie with most of a sparse matrix, and each library breaks such
-    ties by its own rounding, so that from there no two would take the same way."""
+def starting_centres(matrix, k, init):
+    """Rows chosen by scikit-learn and two iterations: rows as centres tie with most of a sparse matrix, and each library
+    breaks such ties by its own rounding, so that from there no two would take the same way."""
     from sklearn.cluster import KMeans
 
-    return KMeans(k, n_init=1, max_iter=2, tol=0, random_state=0).fit(matrix).cluster_centers_
+    return KMeans(k, init=init, n_init=1, max_iter=2, tol=0, random_state=0).fit(matrix).cluster_centers_
 
 
 def compare(name, matrix, clusters, arguments, folder):
@@ -203,7 +203,7 @@ def compare(name, matrix, clusters, arguments, folder):
     rows = f"{folder}/rows.arrow"
     write_rows(rows, matrix)
     for k in clusters:
-        centres = starting_centres(matrix, k)
+        centres = starting_centres(matrix, k, arguments.start)
         ours, labels, _, n_iter = covey(rows, centres, folder, arguments.iterations, arguments.repeat)
         peers = {f"scikit-learn {kind}": (lambda kind=kind: scikit_learn(matrix, centres, kind, arguments.iterations, arguments.peer_repeat))
                  for kind in ("lloyd", "elkan")}
@@ -229,6 +229,7 @@ def main():
     parser.add_argument("--lake", default=str(HERE.parent / "samples/processes"))
     parser.add_argument("--sets", default="fleet,wide,d32,d784")
     parser.add_argument("--clusters", default="10,50,200")
+    parser.add_argument("--start", choices=["random", "k-means++"], default="random")
     parser.add_argument("--iterations", type=int, default=20)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--peer-repeat", type=int, default=3)

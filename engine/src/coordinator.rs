@@ -2,18 +2,21 @@
 //! (scales, the centroids of an iteration) and reports progress. Not through the plan: a plan travels in one
 //! gRPC message and is copied into every task.
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use covey_udfs::kmeans::{CentroidTable, FixedPoint, Frame, IterationStats, Profile};
-use covey_udfs::matrix::Density;
+use covey_udfs::matrix::{Density, Points};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
+use datafusion::execution::object_store::ObjectStoreRegistry;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::block_cache::BlockCache;
+use crate::block_cache::{BlockCache, Found, HeldBlock};
 use crate::external;
 use crate::operators::{compute, decode_centroids};
 use crate::recent::Recent;
@@ -32,6 +35,9 @@ pub trait Coordinator: Debug + Send + Sync {
     async fn fetch(&self, fit: &str, key: &str) -> Result<Bytes>;
 
     async fn report(&self, fit: &str, progress: Progress) -> Result<()>;
+
+    /// Ready when the fit is over, or nobody knows of it any more.
+    async fn over(&self, fit: &str);
 }
 
 /// What an executor gives to the operators that run on it. Found in a task's session configuration.
@@ -39,7 +45,9 @@ pub trait Coordinator: Debug + Send + Sync {
 pub struct ExecutorServices {
     pub executor_id: String,
     pub coordinator: Arc<dyn Coordinator>,
-    pub blocks: BlockCache,
+    pub blocks: Arc<BlockCache>,
+    /// Fits whose end is waited for.
+    fits: Mutex<HashSet<String>>,
     /// By fit.
     arithmetic: Recent<String, Arc<Arithmetic>>,
     /// By fit and key: tasks of an iteration share one.
@@ -54,9 +62,9 @@ pub struct Arithmetic {
 }
 
 impl ExecutorServices {
-    pub fn new(executor_id: String, coordinator: Arc<dyn Coordinator>, blocks: BlockCache) -> Self {
+    pub fn new(executor_id: String, coordinator: Arc<dyn Coordinator>, blocks: Arc<BlockCache>) -> Self {
         let (arithmetic, tables) = (Recent::new(FITS_KEPT_MAX), Recent::new(TABLES_KEPT_MAX));
-        Self { executor_id, coordinator, blocks, arithmetic, tables }
+        Self { executor_id, coordinator, blocks, fits: Mutex::default(), arithmetic, tables }
     }
 
     /// # Errors
@@ -65,6 +73,37 @@ impl ExecutorServices {
         context.session_config().get_extension::<Self>().ok_or_else(|| {
             DataFusionError::Execution("this operator runs on covey executors only, and this process is none".into())
         })
+    }
+
+    /// A block of a fit, and where it was. Nothing of the fit is kept beyond its end.
+    pub async fn block(
+        self: &Arc<Self>,
+        stores: &dyn ObjectStoreRegistry,
+        fit: &str,
+        url: &str,
+    ) -> Result<(Arc<HeldBlock>, Found)> {
+        self.watch(fit);
+        self.blocks.read(stores, fit, url).await
+    }
+
+    /// Keeps a block that was made here until the end of its fit.
+    pub async fn hold(self: &Arc<Self>, fit: &str, url: &str, points: Arc<Points>) {
+        self.watch(fit);
+        self.blocks.hold(fit, url, points).await;
+    }
+
+    fn watch(self: &Arc<Self>, fit: &str) {
+        if !self.fits.lock().insert(fit.to_string()) {
+            return;
+        }
+        let (services, fit) = (Arc::clone(self), fit.to_string());
+        tokio::spawn(async move {
+            services.coordinator.over(&fit).await;
+            services.fits.lock().remove(&fit);
+            services.blocks.forget(&fit);
+            services.arithmetic.forget(|of| *of == fit);
+            services.tables.forget(|(of, _)| *of == fit);
+        });
     }
 
     /// The profile of all rows of a fit.
@@ -108,6 +147,9 @@ pub const FETCH_ACTION: &str = "covey.fetch";
 
 /// The Flight action that reports: a JSON pair of fit and [`Progress`].
 pub const REPORT_ACTION: &str = "covey.report";
+
+/// The Flight action that is answered when a fit is over: its name as a JSON string.
+pub const OVER_ACTION: &str = "covey.over";
 
 /// The key under which a fit publishes the profile of its rows.
 pub const PROFILE: &str = "profile";

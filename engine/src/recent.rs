@@ -36,6 +36,11 @@ impl<K: Hash + Eq + Clone, V: Clone> Recent<K, V> {
         cell.get_or_try_init(|| make).await.cloned()
     }
 
+    /// Drops what is kept of these keys.
+    pub fn forget(&self, is_old: impl Fn(&K) -> bool) {
+        self.kept.lock().values.retain(|key, _| !is_old(key));
+    }
+
     fn cell(&self, key: K) -> Arc<OnceCell<V>> {
         let mut kept = self.kept.lock();
         kept.clock += 1;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use covey_engine::block_cache::BlockCache;
+use covey_engine::block_cache::{BLOCK_CACHE_BYTES_DEFAULT, BLOCK_SPILL_BYTES_DEFAULT};
 use covey_engine::storage::StorageConfig;
 
 /// An executor of a Covey cluster: runs the tasks that the scheduler sends, and serves their results to other
@@ -32,13 +32,16 @@ pub struct ExecutorArgs {
     /// Tasks at once, and threads for the work on blocks; all cores where not given.
     #[arg(long)]
     pub vcores: Option<usize>,
-    /// Memory for queries, in bytes, shared equally by the tasks; beyond it they spill to disk. Half of the
-    /// machine's where not given.
+    /// Memory for queries and blocks together, in bytes. Tasks share it equally, as far as blocks leave it, and spill to
+    /// disk beyond; blocks give way to queries. Half of the machine's where not given.
     #[arg(long)]
     pub memory_bytes: Option<u64>,
-    /// Memory for the blocks of fits, in bytes.
-    #[arg(long, default_value_t = BlockCache::BYTES_MAX_DEFAULT)]
+    /// Of it, for the blocks of fits at most, in bytes.
+    #[arg(long, default_value_t = BLOCK_CACHE_BYTES_DEFAULT)]
     pub block_cache_bytes: usize,
+    /// Disk for blocks of a warehouse elsewhere that memory has no room for, in bytes; beyond it they are read again.
+    #[arg(long, default_value_t = BLOCK_SPILL_BYTES_DEFAULT)]
+    pub block_spill_bytes: u64,
     /// Where intermediate results are kept; a temporary directory where not given.
     #[arg(long)]
     pub work_dir: Option<PathBuf>,
@@ -65,6 +68,7 @@ pub struct ExecutorConfig {
     pub vcores: usize,
     pub memory_bytes: Option<u64>,
     pub block_cache_bytes: usize,
+    pub block_spill_bytes: u64,
     pub work_dir: Option<PathBuf>,
     pub storage: StorageConfig,
 }
@@ -81,7 +85,8 @@ impl ExecutorConfig {
             task_port: 0,
             vcores,
             memory_bytes: None,
-            block_cache_bytes: BlockCache::BYTES_MAX_DEFAULT,
+            block_cache_bytes: BLOCK_CACHE_BYTES_DEFAULT,
+            block_spill_bytes: BLOCK_SPILL_BYTES_DEFAULT,
             work_dir: None,
             storage,
         }
@@ -109,6 +114,7 @@ impl TryFrom<ExecutorArgs> for ExecutorConfig {
             vcores: args.vcores.unwrap_or_else(cores).max(1),
             memory_bytes: args.memory_bytes,
             block_cache_bytes: args.block_cache_bytes,
+            block_spill_bytes: args.block_spill_bytes,
             work_dir: args.work_dir,
             storage: StorageConfig { s3_endpoint: args.s3_endpoint, s3_region: args.s3_region },
         })

@@ -4,7 +4,7 @@ use arrow_flight::Action;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use async_trait::async_trait;
 use bytes::Bytes;
-use covey_engine::coordinator::{Coordinator, FETCH_ACTION, Progress, REPORT_ACTION};
+use covey_engine::coordinator::{Coordinator, FETCH_ACTION, OVER_ACTION, Progress, REPORT_ACTION};
 use covey_engine::external;
 use covey_engine::recent::Recent;
 use datafusion::common::exec_datafusion_err;
@@ -58,5 +58,11 @@ impl Coordinator for FlightCoordinator {
 
     async fn report(&self, fit: &str, progress: Progress) -> Result<()> {
         self.act(REPORT_ACTION, &(fit, progress)).await.map(|_| ())
+    }
+
+    async fn over(&self, fit: &str) {
+        // Without the scheduler there is no fit either.
+        let _ = self.act(OVER_ACTION, &fit).await;
+        self.objects.forget(|(of, _)| of == fit);
     }
 }

@@ -23,7 +23,7 @@ use ballista_executor::health::ExecutorHealth;
 use ballista_executor::metrics::LoggingMetricsCollector;
 use ballista_executor::runtime_cache::{DefaultSessionRuntimeCache, MemoryPoolPolicy};
 use ballista_executor::shutdown::ShutdownNotifier;
-use covey_engine::block_cache::BlockCache;
+use covey_engine::block_cache::{BlockCache, BlockLimits, SharedPool};
 use covey_engine::codec::CoveyPhysicalCodec;
 use covey_engine::coordinator::ExecutorServices;
 use covey_engine::models::cache::ModelCache;
@@ -31,7 +31,6 @@ use covey_engine::session::{function_registry, runtime_env, session_config, sess
 use covey_engine::storage::ObjectStores;
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::SessionConfig;
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
@@ -62,6 +61,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// Sessions whose runtime (object store clients, Parquet footers) is kept.
 const SESSIONS_KEPT_MAX: usize = 16;
+
+/// Below the working directory: blocks that memory has no room for.
+const BLOCKS: &str = "blocks";
 
 /// The largest gRPC message between scheduler and executors.
 const MESSAGE_BYTES_MAX: u32 = 64 << 20;
@@ -273,8 +275,14 @@ fn build(
     let models = Arc::new(ModelCache::new(stores.clone()));
     let codec = Arc::new(CoveyPhysicalCodec::new(Arc::clone(&models)));
     let coordinator = Arc::new(FlightCoordinator::new(channel));
-    let blocks = BlockCache::new(config.block_cache_bytes);
-    let services = Arc::new(ExecutorServices::new(process.executor_id.clone(), coordinator, blocks));
+    let memory_bytes = config.memory_bytes.unwrap_or_else(|| machine_memory_bytes() / 2) as usize;
+    let blocks = Arc::new(BlockCache::new(BlockLimits {
+        memory_bytes,
+        cache_bytes: config.block_cache_bytes,
+        spill_bytes: config.block_spill_bytes,
+        spill_directory: work_dir.join(BLOCKS),
+    }));
+    let services = Arc::new(ExecutorServices::new(process.executor_id.clone(), coordinator, Arc::clone(&blocks)));
     let session = session_config(Arc::clone(&codec)).with_extension(services);
     let registry = function_registry(&session_state(session.clone(), runtime_env(stores.clone())?));
     let config_producer: ConfigProducer = Arc::new(move || session.clone());
@@ -284,7 +292,7 @@ fn build(
         let builder = RuntimeEnvBuilder::new().with_object_store_registry(stores.clone());
         Ok(Arc::new(builder.with_temp_file_path(&spill_dir).build()?))
     });
-    let pool = memory_policy(config);
+    let pool = memory_policy(memory_bytes / config.vcores, blocks);
     let cache = DefaultSessionRuntimeCache::new(Arc::clone(&base), pool, SESSIONS_KEPT_MAX);
     let executor = Executor::new(
         structure_executor_metadata(process, config.vcores as u32),
@@ -300,12 +308,10 @@ fn build(
     Ok((Arc::new(executor), Codec::new(Arc::new(BallistaLogicalExtensionCodec::default()), codec)))
 }
 
-/// Each task gets its share of the memory, and spills beyond it.
-fn memory_policy(config: &ExecutorConfig) -> MemoryPoolPolicy {
-    let total = config.memory_bytes.unwrap_or_else(|| machine_memory_bytes() / 2);
-    let share = (total / config.vcores as u64).max(1) as usize;
+/// Each task gets its share of the memory, as far as blocks leave it, and spills beyond it.
+fn memory_policy(share: usize, blocks: Arc<BlockCache>) -> MemoryPoolPolicy {
     Arc::new(move |base: Arc<RuntimeEnv>, _: &SessionConfig, vcores: u32| {
-        let pool = FairSpillPool::new(share.saturating_mul(vcores.max(1) as usize));
+        let pool = SharedPool::new(share.max(1).saturating_mul(vcores.max(1) as usize), Arc::clone(&blocks));
         RuntimeEnvBuilder::from_runtime_env(&base).with_memory_pool(Arc::new(pool)).build_arc()
     })
 }

@@ -48,7 +48,7 @@ pub(crate) use prepare::{WEIGHT_COLUMN, feature_names};
 
 /// Blocks up to this many bytes are fitted in one task where the strategy is 'auto': what an executor's block
 /// cache holds by default.
-const LOCAL_BYTES_MAX: u64 = covey_engine::block_cache::BlockCache::BYTES_MAX_DEFAULT as u64;
+const LOCAL_BYTES_MAX: u64 = covey_engine::block_cache::BLOCK_CACHE_BYTES_DEFAULT as u64;
 
 /// Where intermediate files are, below the warehouse: a directory for each fit.
 const FITS: &str = "fits";
@@ -255,7 +255,8 @@ impl Fit<'_> {
     async fn run_blocks(&self, work: BlockWork, urls: &[String], n_partitions: usize) -> Result<Vec<RecordBatch>> {
         self.context.job.stage(work.stage());
         let name = format!("fit {}: {}", self.id, work.name());
-        let plan: Arc<dyn ExecutionPlan> = Arc::new(BlocksExec::new(work, block_source(urls, n_partitions)?));
+        let plan: Arc<dyn ExecutionPlan> =
+            Arc::new(BlocksExec::new(self.id.clone(), work, block_source(urls, n_partitions)?));
         self.context.cluster.run(&name, Arc::clone(&self.context.session), plan).await
     }
 

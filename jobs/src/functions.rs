@@ -96,6 +96,8 @@ impl View {
                 Field::new("distinct_rows", DataType::UInt64, false),
                 Field::new("executors", DataType::UInt32, false),
                 Field::new("distinct_rows_by_executor", DataType::Utf8, false),
+                Field::new("cache_hits", DataType::UInt64, false),
+                Field::new("cache_misses", DataType::UInt64, false),
             ],
             Self::Examples { .. } => vec![
                 Field::new("cluster", DataType::UInt32, false),
@@ -173,7 +175,8 @@ fn term_rows(model: &Model, n: usize) -> Vec<ArrayRef> {
 fn iteration_rows(model: &Model) -> Vec<ArrayRef> {
     let rows = &model.files.iterations;
     let executors = |row: &covey_engine::models::IterationRow| {
-        let parts: Vec<String> = row.points_by_executor.iter().map(|(id, points)| format!("{id}={points}")).collect();
+        let parts: Vec<String> =
+            row.work.points_by_executor.iter().map(|(id, points)| format!("{id}={points}")).collect();
         parts.join(" ")
     };
     vec![
@@ -185,8 +188,10 @@ fn iteration_rows(model: &Model) -> Vec<ArrayRef> {
         Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.stats.n_empty as u32))),
         Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.stats.weight as f64 / WEIGHT_ONE as f64))),
         Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.stats.n_points))),
-        Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.points_by_executor.len() as u32))),
+        Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.work.points_by_executor.len() as u32))),
         Arc::new(StringArray::from_iter_values(rows.iter().map(executors))),
+        Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.work.cache_hits))),
+        Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.work.cache_misses))),
     ]
 }
 

@@ -23,7 +23,7 @@ use arrow_flight::{
 use ballista_core::flight_proxy_service::BallistaFlightProxyService;
 use ballista_flight_sql::BallistaFlightSqlService;
 use ballista_flight_sql::backend::{QueryBackend, QueryResult};
-use covey_engine::coordinator::{FETCH_ACTION, Progress, REPORT_ACTION};
+use covey_engine::coordinator::{FETCH_ACTION, OVER_ACTION, Progress, REPORT_ACTION};
 use covey_engine::failure::plain_text;
 use covey_engine::threads::aside;
 use covey_jobs::{Covey, FitHub, Prepared};
@@ -384,6 +384,11 @@ impl FlightSqlService for CoveyFlightService {
             REPORT_ACTION => {
                 let (fit, progress): (String, Progress) = serde_json::from_slice(&action.body).map_err(damaged)?;
                 self.inner.hub.report(&fit, &progress).map_err(status)?;
+                bytes::Bytes::new()
+            }
+            OVER_ACTION => {
+                let fit: String = serde_json::from_slice(&action.body).map_err(damaged)?;
+                self.inner.hub.over(&fit).await;
                 bytes::Bytes::new()
             }
             other => return Err(Status::unimplemented(format!("there is no action {other:?}"))),

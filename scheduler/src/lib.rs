@@ -11,6 +11,7 @@
 mod cluster;
 mod config;
 mod flight;
+mod homes;
 mod serve;
 mod sessions;
 

@@ -29,6 +29,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::cluster::SchedulerCluster;
 use crate::config::SchedulerConfig;
 use crate::flight::CoveyFlightService;
+use crate::homes::HomingCluster;
 
 /// The largest gRPC message between scheduler, executors and clients.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -83,7 +84,9 @@ impl Bound {
         let shared = Arc::new(SessionContext::new_with_state(session_state(session.clone(), runtime.clone())));
 
         let ballista = self.ballista_config(session, runtime, codec);
-        let cluster = BallistaCluster::new_from_config(&ballista).await.map_err(ballista_error)?;
+        let hub = Arc::new(FitHub::default());
+        let jobs = BallistaCluster::new_from_config(&ballista).await.map_err(ballista_error)?.job_state();
+        let cluster = BallistaCluster::new(Arc::new(HomingCluster::new(Arc::clone(&hub))), jobs);
         let scheduler = Arc::new(create_scheduler(cluster, Arc::new(ballista)).await.map_err(ballista_error)?);
         let proxy = BallistaFlightProxyService::new(MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX, false, None);
         let address = format!("http://{}", self.address);
@@ -92,7 +95,6 @@ impl Bound {
         if let Err(error) = sweep(&warehouse).await {
             tracing::warn!(target: "covey", %error, "old intermediate files of fits could not be removed");
         }
-        let hub = Arc::new(FitHub::default());
         let fit_cluster = Arc::new(jobs_cluster.clone());
         let covey = Covey::try_new(fit_cluster, warehouse, cache, Arc::clone(&hub))?;
         covey.register(&shared);

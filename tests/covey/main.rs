@@ -3,6 +3,7 @@
 
 mod analyst;
 mod bits;
+mod blocks;
 mod clients;
 mod errors;
 mod fits;

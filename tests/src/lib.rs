@@ -1,5 +1,9 @@
 //! The sandbox: a cluster of real processes, as the README starts it, for the tests of `covey/`.
 
+mod requests;
+mod s3;
 mod sandbox;
 
+pub use requests::Requests;
+pub use s3::S3;
 pub use sandbox::{Process, Sandbox, cell, cells, covey, covey_command, project, wait_until};

@@ -157,9 +157,14 @@ impl Sandbox {
     }
 
     pub fn add_executor(&mut self, vcores: usize) {
+        self.add_executor_with(vcores, &[]);
+    }
+
+    /// The same with more arguments.
+    pub fn add_executor_with(&mut self, vcores: usize, arguments: &[&str]) {
         let log = self.folder.path().join(format!("executor-{}.log", self.executors.len()));
         let mut command = Command::new(binary("covey-executor"));
-        command.args(["--scheduler", &self.url, "--vcores", &vcores.to_string()]);
+        command.args(["--scheduler", &self.url, "--vcores", &vcores.to_string()]).args(arguments);
         command.envs(self.environment.iter().cloned());
         self.executors.push(Process::start(&mut command, &log));
     }

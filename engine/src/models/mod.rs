@@ -19,5 +19,5 @@ pub use manifest::{
     FileEntry, Likeness, METRIC_COSINE, METRIC_OPTION, MODEL_NAME_CHARACTERS_MAX, Manifest, ModelFeatures, Parent,
     UNKNOWN, check_model_name,
 };
-pub use model::{ClusterRow, ElbowCurve, Example, IterationRow, Model, ModelFiles};
+pub use model::{ClusterRow, ElbowCurve, Example, IterationRow, Model, ModelFiles, PassWork};
 pub use registry::{ModelRegistry, NewModel, Seen, check_cluster};

@@ -64,8 +64,21 @@ pub struct IterationRow {
     /// Which of the `n_init` runs.
     pub run: usize,
     pub stats: IterationStats,
+    #[serde(flatten)]
+    pub work: PassWork,
+}
+
+/// Who worked on a pass over the blocks, and where these were.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PassWork {
     /// Distinct rows that each executor assigned.
     pub points_by_executor: BTreeMap<String, u64>,
+    /// Blocks that were in the memory of the executor that worked on them, and those that it read. Both 0 where all
+    /// iterations were one task, which holds its blocks to the end.
+    #[serde(default)]
+    pub cache_hits: u64,
+    #[serde(default)]
+    pub cache_misses: u64,
 }
 
 /// What was found for every number of clusters that the model could have had.

@@ -7,7 +7,8 @@ mod texts;
 
 use std::sync::Arc;
 
-use covey_udfs::kmeans::{Choice, ElbowPoint, Init, IterationStats, LloydParams, Merge, Metric};
+use bytes::Bytes;
+use covey_udfs::kmeans::{CentroidTable, Choice, ElbowPoint, Init, IterationStats, LloydParams, Merge, Metric};
 use covey_udfs::tfidf::TfidfParams;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -16,8 +17,8 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use serde::{Deserialize, Serialize};
 
-use crate::block_cache::HeldBlock;
-use crate::coordinator::ExecutorServices;
+use crate::block_cache::{Found, HeldBlock};
+use crate::coordinator::{Arithmetic, ExecutorServices};
 
 pub use summary::{ExampleRow, SummaryRow};
 
@@ -31,19 +32,19 @@ pub enum BlockWork {
     /// All blocks in one task → the starting centroids.
     Seed(SeedSpec),
     /// Blocks → their moments, around the published mean or around zero.
-    Moments { fit: String, around_mean: bool },
+    Moments { around_mean: bool },
     /// Blocks → one partial: what `iteration` of `run`, counted from 0, changes. Clusters that were merged since the
     /// iteration before have other numbers now.
-    Assign { fit: String, run: usize, iteration: usize, merges: Vec<Merge> },
+    Assign { run: usize, iteration: usize, merges: Vec<Merge> },
     /// Blocks → Σ w·d of the rows of each cluster that is asked for, by the labels of an iteration, to the centroids under
     /// this key.
-    Distances { fit: String, run: usize, iteration: usize, centroids: String, is_asked_for: Vec<bool> },
+    Distances { run: usize, iteration: usize, centroids: String, is_asked_for: Vec<bool> },
     /// Blocks → `n` rows and one more that were drawn by weight.
     Sample { n: usize, random_state: u64 },
     /// Blocks → the `n` rows farthest from the centroids under this key.
-    Farthest { fit: String, centroids: String, n: usize },
+    Farthest { centroids: String, n: usize },
     /// Blocks → the final numbers of each cluster for the centroids under this key.
-    Summarize { fit: String, centroids: String, documents: Vec<(String, String)> },
+    Summarize { centroids: String, documents: Vec<(String, String)> },
     /// All blocks in one task → the final centroids: seeding and every iteration in place.
     Fit(FitSpec),
     /// All blocks in one task → the centroids of the number of clusters that the elbow speaks for, and the elbow.
@@ -61,7 +62,6 @@ pub struct VectorizeSpec {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SeedSpec {
-    pub fit: String,
     pub n_clusters: usize,
     pub metric: Metric,
     /// Take the centres that the fit has published, and choose none.
@@ -137,6 +137,7 @@ impl BlockWork {
                 ("occurrences", DataType::UInt64, false),
             ],
             Self::Vectorize(_) => &[
+                ("executor", DataType::Utf8, false),
                 ("url", DataType::Utf8, false),
                 ("documents", DataType::Utf8, false),
                 ("values", DataType::UInt64, false),
@@ -149,6 +150,8 @@ impl BlockWork {
             | Self::Sample { .. } => &[
                 ("executor", DataType::Utf8, false),
                 ("points", DataType::UInt64, false),
+                ("cache_hits", DataType::UInt64, false),
+                ("cache_misses", DataType::UInt64, false),
                 ("result", DataType::Binary, false),
             ],
             Self::Seed(_) | Self::Fit(_) | Self::Sweep(_) => {
@@ -161,9 +164,10 @@ impl BlockWork {
         Arc::new(Schema::new(fields.iter().map(field).collect::<Vec<_>>()))
     }
 
-    pub(super) async fn run(self, urls: Vec<String>, context: Arc<TaskContext>) -> Result<RecordBatch> {
+    pub(super) async fn run(self, fit: String, urls: Vec<String>, context: Arc<TaskContext>) -> Result<RecordBatch> {
         let schema = self.schema();
         let task = Task {
+            fit,
             services: ExecutorServices::of(&context)?,
             stores: Arc::clone(&context.runtime_env().object_store_registry),
             urls,
@@ -171,16 +175,14 @@ impl BlockWork {
         let columns = match self {
             Self::CountTerms(params) => texts::count(task, params).await?,
             Self::Vectorize(spec) => texts::vectorize(task, spec).await?,
-            Self::Moments { fit, around_mean } => iterate::moments(task, &fit, around_mean).await?,
-            Self::Assign { fit, run, iteration, merges } => iterate::assign(task, &fit, run, iteration, merges).await?,
-            Self::Distances { fit, run, iteration, centroids, is_asked_for } => {
-                iterate::distances(task, &fit, run, iteration, &centroids, is_asked_for).await?
+            Self::Moments { around_mean } => iterate::moments(task, around_mean).await?,
+            Self::Assign { run, iteration, merges } => iterate::assign(task, run, iteration, merges).await?,
+            Self::Distances { run, iteration, centroids, is_asked_for } => {
+                iterate::distances(task, run, iteration, &centroids, is_asked_for).await?
             }
             Self::Sample { n, random_state } => iterate::sample(task, n, random_state).await?,
-            Self::Farthest { fit, centroids, n } => iterate::farthest(task, &fit, &centroids, n).await?,
-            Self::Summarize { fit, centroids, documents } => {
-                iterate::summarize(task, &fit, &centroids, documents).await?
-            }
+            Self::Farthest { centroids, n } => iterate::farthest(task, &centroids, n).await?,
+            Self::Summarize { centroids, documents } => iterate::summarize(task, &centroids, documents).await?,
             Self::Seed(spec) => fit::seed(task, spec).await?,
             Self::Fit(spec) => fit::fit(task, spec).await?,
             Self::Sweep(spec) => fit::sweep(task, spec).await?,
@@ -191,17 +193,43 @@ impl BlockWork {
 
 /// What every kind of work needs.
 struct Task {
+    fit: String,
     services: Arc<ExecutorServices>,
     stores: Arc<dyn ObjectStoreRegistry>,
     urls: Vec<String>,
 }
 
+/// The blocks of a task.
+#[derive(Clone)]
+struct Blocks {
+    held: Vec<Arc<HeldBlock>>,
+    n_points: u64,
+    /// How many were in memory.
+    n_hits: u64,
+}
+
 impl Task {
-    async fn blocks(&self) -> Result<Vec<Arc<HeldBlock>>> {
-        let mut blocks = Vec::with_capacity(self.urls.len());
+    async fn blocks(&self) -> Result<Blocks> {
+        let mut blocks = Blocks { held: Vec::with_capacity(self.urls.len()), n_points: 0, n_hits: 0 };
         for url in &self.urls {
-            blocks.push(self.services.blocks.read(self.stores.as_ref(), url).await?);
+            let (block, found) = self.services.block(self.stores.as_ref(), &self.fit, url).await?;
+            blocks.n_points += block.points.len() as u64;
+            blocks.n_hits += u64::from(found == Found::Memory);
+            blocks.held.push(block);
         }
         Ok(blocks)
+    }
+
+    async fn arithmetic(&self) -> Result<Arc<Arithmetic>> {
+        self.services.arithmetic(&self.fit).await
+    }
+
+    async fn table(&self, key: &str) -> Result<Arc<CentroidTable>> {
+        self.services.table(&self.fit, key).await
+    }
+
+    /// What the fit has published under `key`.
+    async fn fetch(&self, key: &str) -> Result<Bytes> {
+        self.services.coordinator.fetch(&self.fit, key).await
     }
 }

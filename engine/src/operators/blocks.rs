@@ -9,7 +9,7 @@ use datafusion::arrow::array::{AsArray, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::exec_datafusion_err;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
@@ -24,6 +24,7 @@ use super::collect::properties_over;
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct BlocksExec {
+    fit: String,
     work: BlockWork,
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
@@ -31,13 +32,26 @@ pub struct BlocksExec {
 }
 
 impl BlocksExec {
-    pub fn new(work: BlockWork, input: Arc<dyn ExecutionPlan>) -> Self {
+    /// Work of `fit`.
+    pub fn new(fit: String, work: BlockWork, input: Arc<dyn ExecutionPlan>) -> Self {
         let properties = properties_over(&input, work.schema());
-        Self { work, input, properties, metrics: ExecutionPlanMetricsSet::new() }
+        Self { fit, work, input, properties, metrics: ExecutionPlanMetricsSet::new() }
+    }
+
+    pub fn fit(&self) -> &str {
+        &self.fit
     }
 
     pub fn work(&self) -> &BlockWork {
         &self.work
+    }
+
+    /// The URLs of each partition, where the input is a [`block_source`].
+    pub fn urls(&self) -> Option<Vec<Vec<String>>> {
+        let source = self.input.downcast_ref::<DataSourceExec>()?.data_source();
+        let groups = source.downcast_ref::<MemorySourceConfig>()?.partitions();
+        let urls = |group: &Vec<RecordBatch>| group.iter().flat_map(urls_of).collect();
+        Some(groups.iter().map(urls).collect())
     }
 }
 
@@ -55,6 +69,10 @@ pub fn block_source(urls: &[String], n_partitions: usize) -> Result<Arc<dyn Exec
         })
         .collect::<Result<Vec<_>>>()?;
     Ok(MemorySourceConfig::try_new_exec(&groups, schema, None)?)
+}
+
+fn urls_of(batch: &RecordBatch) -> Vec<String> {
+    batch.column(0).as_string::<i32>().iter().flatten().map(String::from).collect()
 }
 
 impl DisplayAs for BlocksExec {
@@ -84,21 +102,20 @@ impl ExecutionPlan for BlocksExec {
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::new(self.work.clone(), Arc::clone(&children[0]))))
+        Ok(Arc::new(Self::new(self.fit.clone(), self.work.clone(), Arc::clone(&children[0]))))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let mut input = self.input.execute(partition, Arc::clone(&context))?;
         let metrics = BaselineMetrics::new(&self.metrics, partition);
-        let work = self.work.clone();
+        let (fit, work) = (self.fit.clone(), self.work.clone());
         let result = futures::stream::once(async move {
             let _timer = metrics.elapsed_compute().timer();
             let mut urls = vec![];
             while let Some(batch) = input.next().await {
-                let batch = batch?;
-                urls.extend(batch.column(0).as_string::<i32>().iter().flatten().map(String::from));
+                urls.extend(urls_of(&batch?));
             }
-            let batch = work.run(urls, context).await?;
+            let batch = work.run(fit, urls, context).await?;
             metrics.record_output(batch.num_rows());
             Ok(batch)
         });

@@ -47,6 +47,7 @@ pub enum Features {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectSpec {
+    pub fit: String,
     pub features: Features,
     /// Whether rows of numbers are scaled to length 1.
     pub unit_length: bool,
@@ -73,10 +74,11 @@ impl CollectExec {
         &self.spec
     }
 
-    /// `url` and `points` of each file; `rows` that went into it; `skipped` rows that were NULL; for numbers
+    /// The `executor` that wrote a file; its `url` and `points`; `rows` that went into it; `skipped` rows that were NULL; for numbers
     /// the stored `values` and the `profile` of the block as JSON.
     fn output_schema() -> SchemaRef {
         Arc::new(Schema::new(vec![
+            Field::new("executor", DataType::Utf8, false),
             Field::new("url", DataType::Utf8, true),
             Field::new("points", DataType::UInt64, false),
             Field::new("rows", DataType::UInt64, false),
@@ -161,18 +163,18 @@ async fn collect(
         Features::Columns(n) => Box::new(PendingPoints { n_features: Some(n), ..PendingPoints::new(spec.unit_length) }),
         Features::List => Box::new(PendingPoints::new(spec.unit_length)),
     };
-    let mut files = Files::default();
+    let mut files = Files::new(spec.fit, directory, ExecutorServices::of(&context)?);
     while let Some(batch) = input.next().await {
         let batch = batch?;
         for start in (0..batch.num_rows()).step_by(BLOCK_ROWS_MAX) {
             let rows = (batch.num_rows() - start).min(BLOCK_ROWS_MAX);
             writer.push(&batch.slice(start, rows))?;
             if writer.len() >= BLOCK_ROWS_MAX {
-                files.write(writer.as_mut(), &directory, &context).await?;
+                files.write(writer.as_mut()).await?;
             }
         }
     }
-    files.write(writer.as_mut(), &directory, &context).await?;
+    files.write(writer.as_mut()).await?;
     files.finish()
 }
 
@@ -194,8 +196,11 @@ struct File {
     weight: u64,
 }
 
-#[derive(Default)]
+/// The files that were written.
 struct Files {
+    fit: String,
+    directory: Directory,
+    services: Arc<ExecutorServices>,
     urls: Vec<Option<String>>,
     points: Vec<u64>,
     rows: Vec<u64>,
@@ -206,18 +211,23 @@ struct Files {
 }
 
 impl Files {
+    fn new(fit: String, directory: Directory, services: Arc<ExecutorServices>) -> Self {
+        let (points, rows, skipped, weights, values) = (vec![], vec![], vec![], vec![], vec![]);
+        Self { fit, directory, services, urls: vec![], points, rows, skipped, weights, values, profiles: vec![] }
+    }
+
     /// Writes what is pending under a name that no other attempt of this task uses.
-    async fn write(&mut self, pending: &mut dyn Pending, directory: &Directory, context: &TaskContext) -> Result<()> {
+    async fn write(&mut self, pending: &mut dyn Pending) -> Result<()> {
         let file = pending.take()?;
         let mut url = None;
         if file.n_points > 0 {
             let name = format!("{}.arrow", Uuid::new_v4());
-            directory.put(&name, file.content).await?;
-            url = Some(directory.url_of(&name)?.to_string());
+            self.directory.put(&name, file.content).await?;
+            url = Some(self.directory.url_of(&name)?.to_string());
         }
         let profile = file.points.as_ref().map(|points| serde_json::to_string(&Profile::of(points))).transpose();
         if let (Some(url), Some(points)) = (&url, &file.points) {
-            ExecutorServices::of(context)?.blocks.insert(url, Arc::clone(points));
+            self.services.hold(&self.fit, url, Arc::clone(points)).await;
         }
         self.urls.push(url);
         self.points.push(file.n_points);
@@ -231,6 +241,7 @@ impl Files {
 
     fn finish(self) -> Result<RecordBatch> {
         let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(vec![self.services.executor_id.as_str(); self.urls.len()])),
             Arc::new(StringArray::from(self.urls)),
             Arc::new(UInt64Array::from(self.points)),
             Arc::new(UInt64Array::from(self.rows)),

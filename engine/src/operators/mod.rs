@@ -30,7 +30,7 @@ pub use partial_wire::{
 #[derive(Serialize, Deserialize)]
 enum Node {
     Collect(CollectSpec),
-    Blocks(BlockWork),
+    Blocks { fit: String, work: BlockWork },
 }
 
 /// The wire form of `node` without its input, if it is one of ours.
@@ -38,7 +38,7 @@ pub(crate) fn encode(node: &dyn ExecutionPlan) -> Result<Option<Vec<u8>>> {
     let node = if let Some(exec) = node.downcast_ref::<CollectExec>() {
         Node::Collect(exec.spec().clone())
     } else if let Some(exec) = node.downcast_ref::<BlocksExec>() {
-        Node::Blocks(exec.work().clone())
+        Node::Blocks { fit: exec.fit().to_string(), work: exec.work().clone() }
     } else {
         return Ok(None);
     };
@@ -51,6 +51,6 @@ pub(crate) fn decode(blob: &[u8], inputs: &[Arc<dyn ExecutionPlan>]) -> Result<A
     };
     Ok(match serde_json::from_slice(blob).map_err(external)? {
         Node::Collect(spec) => Arc::new(CollectExec::new(spec, Arc::clone(input))),
-        Node::Blocks(work) => Arc::new(BlocksExec::new(work, Arc::clone(input))),
+        Node::Blocks { fit, work } => Arc::new(BlocksExec::new(fit, work, Arc::clone(input))),
     })
 }

@@ -40,13 +40,20 @@ pub struct FitHub {
 #[derive(Debug)]
 struct Entry {
     objects: HashMap<String, Bytes>,
+    /// By URL of a block, the executor that holds it.
+    homes: HashMap<String, String>,
+    /// Dropped with the entry, which tells everyone who waits for the end of the fit.
+    over: watch::Sender<()>,
     job: Arc<JobHandle>,
 }
 
 impl FitHub {
     /// Makes room for a fit, until the result is dropped.
     pub(super) fn open(self: &Arc<Self>, fit: &str, job: Arc<JobHandle>) -> Publication {
-        self.fits.lock().insert(fit.to_string(), Entry { objects: HashMap::new(), job });
+        self.fits.lock().insert(
+            fit.to_string(),
+            Entry { objects: HashMap::new(), homes: HashMap::new(), over: watch::Sender::new(()), job },
+        );
         Publication { hub: Arc::clone(self), fit: fit.to_string() }
     }
 
@@ -106,6 +113,25 @@ impl FitHub {
             Some(Some(bytes)) => Ok(bytes),
             Some(None) => user_err!("fit {fit} has published nothing under {key:?}"),
             None => user_err!("fit {fit} is over"),
+        }
+    }
+
+    /// Ready when `fit` is over.
+    pub async fn over(&self, fit: &str) {
+        let Some(mut over) = self.fits.lock().get(fit).map(|entry| entry.over.subscribe()) else { return };
+        // Nothing is ever sent: it ends with its sender.
+        while over.changed().await.is_ok() {}
+    }
+
+    /// The executor that holds the block of `fit` at `url`.
+    pub fn home(&self, fit: &str, url: &str) -> Option<String> {
+        self.fits.lock().get(fit).and_then(|entry| entry.homes.get(url).cloned())
+    }
+
+    /// From now on `executor` holds the block of `fit` at `url`, as one of its tasks reads it. For blocks only.
+    pub fn move_home(&self, fit: &str, url: &str, executor: &str) {
+        if let Some(home) = self.fits.lock().get_mut(fit).and_then(|entry| entry.homes.get_mut(url)) {
+            *home = executor.to_string();
         }
     }
 
@@ -170,6 +196,13 @@ impl Publication {
         }
         self.put(key.clone(), encode_centroids(centroids));
         key
+    }
+
+    /// Tells which executor has written a block, and so holds it.
+    pub fn home(&self, url: &str, executor: String) {
+        if let Some(entry) = self.hub.fits.lock().get_mut(&self.fit) {
+            entry.homes.insert(url.to_string(), executor);
+        }
     }
 
     fn put(&self, key: String, bytes: Bytes) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use covey_engine::external;
-use covey_engine::models::{ClusterRow, ElbowCurve, Example, IterationRow};
+use covey_engine::models::{ClusterRow, ElbowCurve, Example, IterationRow, PassWork};
 use covey_engine::operators::{
     BlockWork, ExampleRow, FitSpec, SeedSpec, SummaryRow, decode_centroids, decode_far_points, decode_moments,
     decode_partial,
@@ -34,7 +34,7 @@ pub(super) struct Solution {
 /// What one pass of the distributed way gave.
 struct Pass {
     partial: Partial,
-    points_by_executor: BTreeMap<String, u64>,
+    work: PassWork,
 }
 
 impl Fit<'_> {
@@ -86,7 +86,6 @@ impl Fit<'_> {
 
     pub(super) fn seed(&self, run: usize) -> SeedSpec {
         SeedSpec {
-            fit: self.id.clone(),
             n_clusters: self.options.n_clusters,
             metric: self.options.metric,
             given: self.options.init_model.is_some(),
@@ -123,11 +122,11 @@ impl Fit<'_> {
     }
 
     async fn moments(&self, urls: &[String], around_mean: bool) -> Result<Moments> {
-        let work = BlockWork::Moments { fit: self.id.clone(), around_mean };
+        let work = BlockWork::Moments { around_mean };
         let batches = self.run_blocks(work, urls, self.n_partitions()).await?;
         let mut moments = Moments::default();
-        for (_, _, result) in results(&batches) {
-            moments.merge(&decode_moments(result)?);
+        for part in results(&batches) {
+            moments.merge(&decode_moments(part.result)?);
         }
         Ok(moments)
     }
@@ -166,7 +165,7 @@ impl Fit<'_> {
             let pass = self.assign(run, iteration, n_clusters, std::mem::take(&mut merges), urls).await?;
             let n_empty = state.lloyd().empty_clusters(&pass.partial).len();
             let far = if n_empty > 0 { self.farthest(&key, urls, n_empty).await? } else { vec![] };
-            let Pass { partial, points_by_executor } = pass;
+            let Pass { partial, work } = pass;
             state = computing(move || {
                 state.advance(&partial, &far);
                 state
@@ -174,7 +173,7 @@ impl Fit<'_> {
             .await?;
             if let Some(stats) = state.lloyd().history().last() {
                 self.context.job.iterated(stats);
-                rows.push(IterationRow { run, stats: stats.clone(), points_by_executor });
+                rows.push(IterationRow { run, stats: stats.clone(), work });
             }
         }
         Ok((state, rows))
@@ -188,22 +187,24 @@ impl Fit<'_> {
         merges: Vec<Merge>,
         urls: &[String],
     ) -> Result<Pass> {
-        let work = BlockWork::Assign { fit: self.id.clone(), run, iteration, merges };
+        let work = BlockWork::Assign { run, iteration, merges };
         let batches = self.run_blocks(work, urls, self.n_partitions()).await?;
-        let mut pass = Pass { partial: Partial::zeros(n_clusters), points_by_executor: BTreeMap::new() };
-        for (executor, points, result) in results(&batches) {
-            pass.partial.merge(&decode_partial(result)?);
-            *pass.points_by_executor.entry(executor.to_string()).or_default() += points;
+        let mut pass = Pass { partial: Partial::zeros(n_clusters), work: PassWork::default() };
+        for part in results(&batches) {
+            pass.partial.merge(&decode_partial(part.result)?);
+            *pass.work.points_by_executor.entry(part.executor.to_string()).or_default() += part.points;
+            pass.work.cache_hits += part.cache_hits;
+            pass.work.cache_misses += part.cache_misses;
         }
         Ok(pass)
     }
 
     pub(super) async fn farthest(&self, key: &str, urls: &[String], n: usize) -> Result<Vec<FarPoint>> {
-        let work = BlockWork::Farthest { fit: self.id.clone(), centroids: key.to_string(), n };
+        let work = BlockWork::Farthest { centroids: key.to_string(), n };
         let batches = self.run_blocks(work, urls, self.n_partitions()).await?;
         let mut far = vec![];
-        for (_, _, result) in results(&batches) {
-            far.extend(decode_far_points(result)?);
+        for part in results(&batches) {
+            far.extend(decode_far_points(part.result)?);
         }
         FarPoint::sort(&mut far);
         far.truncate(n);
@@ -221,7 +222,7 @@ impl Fit<'_> {
     ) -> Result<(Vec<ClusterRow>, f64)> {
         let key = self.published.centroids(run, self.options.max_iter + 1, centroids);
         let documents = prepared.blocks.iter().filter_map(|(url, documents)| Some((url.clone(), documents.clone()?)));
-        let work = BlockWork::Summarize { fit: self.id.clone(), centroids: key, documents: documents.collect() };
+        let work = BlockWork::Summarize { centroids: key, documents: documents.collect() };
         let batches = self.run_blocks(work, urls, self.n_partitions()).await?;
         let mut totals = vec![SummaryRow::default(); centroids.n_clusters()];
         for batch in &batches {
@@ -259,18 +260,33 @@ pub(super) async fn computing<T: Send + 'static>(work: impl FnOnce() -> T + Send
 pub(super) fn local_rows(run: usize, history: Vec<IterationStats>) -> Vec<IterationRow> {
     let row = |stats: IterationStats| {
         let points_by_executor = BTreeMap::from([("local".to_string(), stats.n_points)]);
-        IterationRow { run, stats, points_by_executor }
+        IterationRow { run, stats, work: PassWork { points_by_executor, ..PassWork::default() } }
     };
     history.into_iter().map(row).collect()
 }
 
-/// The rows of a pass: executor, points, result.
-pub(super) fn results(batches: &[RecordBatch]) -> impl Iterator<Item = (&str, u64, &[u8])> {
+/// What one task of a pass gave.
+pub(super) struct Part<'a> {
+    executor: &'a str,
+    points: u64,
+    cache_hits: u64,
+    cache_misses: u64,
+    pub result: &'a [u8],
+}
+
+/// The rows of a pass.
+pub(super) fn results(batches: &[RecordBatch]) -> impl Iterator<Item = Part<'_>> {
     batches.iter().flat_map(|batch| {
         let executors = batch.column(0).as_string::<i32>();
-        let points = batch.column(1).as_primitive::<UInt64Type>();
-        let results = batch.column(2).as_binary::<i32>();
-        (0..batch.num_rows()).map(move |i| (executors.value(i), points.value(i), results.value(i)))
+        let [points, hits, misses] = [1, 2, 3].map(|column| batch.column(column).as_primitive::<UInt64Type>());
+        let results = batch.column(4).as_binary::<i32>();
+        (0..batch.num_rows()).map(move |i| Part {
+            executor: executors.value(i),
+            points: points.value(i),
+            cache_hits: hits.value(i),
+            cache_misses: misses.value(i),
+            result: results.value(i),
+        })
     })
 }
 

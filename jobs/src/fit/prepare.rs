@@ -29,6 +29,7 @@ const UNITS_DIGITS: u8 = 19;
 
 /// A file that [`CollectExec`] wrote.
 struct Collected {
+    executor: String,
     url: String,
     profile: Option<Profile>,
     n_values: u64,
@@ -43,6 +44,7 @@ impl Fit<'_> {
         let session = Arc::clone(&self.context.session);
         let input = aside(async move { session.state().create_physical_plan(&plan).await }).await?;
         let spec = CollectSpec {
+            fit: self.id.clone(),
             features: match &features {
                 ModelFeatures::Text { .. } => Features::Text,
                 ModelFeatures::Columns(columns) => Features::Columns(columns.len()),
@@ -73,7 +75,14 @@ impl Fit<'_> {
             let documents: Vec<String> = files.into_iter().map(|file| file.url).collect();
             self.vectorize(&documents, &mut prepared).await?;
         } else {
-            merge_blocks(files.into_iter().map(|file| (file.url, None, file.n_values, file.profile)), &mut prepared)?;
+            let blocks = files.into_iter().map(|file| Block {
+                executor: file.executor,
+                url: file.url,
+                documents: None,
+                n_values: file.n_values,
+                profile: file.profile,
+            });
+            self.merge_blocks(blocks, &mut prepared)?;
         }
         Ok(prepared)
     }
@@ -133,12 +142,34 @@ impl Fit<'_> {
         for batch in &batches {
             for i in 0..batch.num_rows() {
                 let text = |column: usize| batch.column(column).as_string::<i32>().value(i).to_string();
-                let values = batch.column(2).as_primitive::<UInt64Type>().value(i);
-                let profile = serde_json::from_str(&text(3)).map_err(external)?;
-                blocks.push((text(0), Some(text(1)), values, Some(profile)));
+                blocks.push(Block {
+                    executor: text(0),
+                    url: text(1),
+                    documents: Some(text(2)),
+                    n_values: batch.column(3).as_primitive::<UInt64Type>().value(i),
+                    profile: Some(serde_json::from_str(&text(4)).map_err(external)?),
+                });
             }
         }
-        merge_blocks(blocks, prepared)
+        self.merge_blocks(blocks, prepared)
+    }
+
+    fn merge_blocks(&self, blocks: impl IntoIterator<Item = Block>, prepared: &mut Prepared) -> Result<()> {
+        for Block { executor, url, documents, n_values, profile } in blocks {
+            let profile = profile.ok_or_else(|| exec_datafusion_err!("block {url} came without its profile"))?;
+            if prepared.blocks.is_empty() {
+                prepared.profile = Profile::new(profile.density, profile.n_features());
+            }
+            let (a, b) = (profile.n_features(), prepared.profile.n_features());
+            if a != b {
+                return user_err!("a row has {a} features and another {b}: lists must have one length");
+            }
+            prepared.profile.merge(&profile);
+            prepared.n_values += n_values;
+            self.published.home(&url, executor);
+            prepared.blocks.push((url, documents));
+        }
+        Ok(())
     }
 }
 
@@ -219,39 +250,34 @@ fn read_collected(batches: &[RecordBatch], prepared: &mut Prepared) -> Result<Ve
     for batch in batches {
         let numbers = |column: usize| batch.column(column).as_primitive::<UInt64Type>();
         let total = |column: usize| numbers(column).values().iter().sum::<u64>();
-        prepared.n_points += total(1);
-        prepared.n_rows += total(2);
-        prepared.n_skipped += total(3);
-        prepared.weight += u128::from(total(4));
-        let (urls, profiles) = (batch.column(0).as_string::<i32>(), batch.column(6).as_string::<i32>());
+        prepared.n_points += total(2);
+        prepared.n_rows += total(3);
+        prepared.n_skipped += total(4);
+        prepared.weight += u128::from(total(5));
+        let [executors, urls, profiles] = [0, 1, 7].map(|column| batch.column(column).as_string::<i32>());
         for i in (0..batch.num_rows()).filter(|&i| urls.is_valid(i)) {
             let profile = match profiles.is_valid(i) {
                 true => Some(serde_json::from_str(profiles.value(i)).map_err(external)?),
                 false => None,
             };
-            files.push(Collected { url: urls.value(i).to_string(), profile, n_values: numbers(5).value(i) });
+            files.push(Collected {
+                executor: executors.value(i).to_string(),
+                url: urls.value(i).to_string(),
+                profile,
+                n_values: numbers(6).value(i),
+            });
         }
     }
     Ok(files)
 }
 
-type Block = (String, Option<String>, u64, Option<Profile>);
-
-fn merge_blocks(blocks: impl IntoIterator<Item = Block>, prepared: &mut Prepared) -> Result<()> {
-    for (url, documents, n_values, profile) in blocks {
-        let profile = profile.ok_or_else(|| exec_datafusion_err!("block {url} came without its profile"))?;
-        if prepared.blocks.is_empty() {
-            prepared.profile = Profile::new(profile.density, profile.n_features());
-        }
-        let (a, b) = (profile.n_features(), prepared.profile.n_features());
-        if a != b {
-            return user_err!("a row has {a} features and another {b}: lists must have one length");
-        }
-        prepared.profile.merge(&profile);
-        prepared.n_values += n_values;
-        prepared.blocks.push((url, documents));
-    }
-    Ok(())
+/// A block, who wrote it, and for text the documents that it was made of.
+struct Block {
+    executor: String,
+    url: String,
+    documents: Option<String>,
+    n_values: u64,
+    profile: Option<Profile>,
 }
 
 fn sum_terms(batches: &[RecordBatch]) -> Result<HashMap<String, TermFrequency>> {

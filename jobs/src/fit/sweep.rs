@@ -74,8 +74,8 @@ impl Fit<'_> {
     async fn sample(&self, n: usize, frame: &Frame, n_features: usize, urls: &[String]) -> Result<Arc<Sample>> {
         let work = BlockWork::Sample { n, random_state: self.options.random_state };
         let mut drawn = vec![];
-        for (_, _, result) in results(&self.run_blocks(work, urls, self.n_partitions()).await?) {
-            drawn.extend(decode_drawn(result)?);
+        for part in results(&self.run_blocks(work, urls, self.n_partitions()).await?) {
+            drawn.extend(decode_drawn(part.result)?);
         }
         Ok(Arc::new(Sample::new(drawn, n, frame, n_features)))
     }
@@ -148,16 +148,15 @@ impl Fit<'_> {
     async fn record(&self, run: usize, mut sweep: Sweep, passes: &Passes<'_>) -> Result<Sweep> {
         let centroids = sweep.lloyd().centroids().clone();
         let work = BlockWork::Distances {
-            fit: self.id.clone(),
             run,
             iteration: sweep.lloyd().history().len() - 1,
             centroids: self.published.solution(run, &centroids),
             is_asked_for: sweep.is_stale().to_vec(),
         };
         let mut distances = vec![0_i128; centroids.n_clusters()];
-        for (_, _, result) in results(&self.run_blocks(work, passes.urls, self.n_partitions()).await?) {
-            let part = decode_distances(result, distances.len())?;
-            distances.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
+        for part in results(&self.run_blocks(work, passes.urls, self.n_partitions()).await?) {
+            let of_part = decode_distances(part.result, distances.len())?;
+            distances.iter_mut().zip(of_part).for_each(|(sum, x)| *sum += x);
         }
         let (frame, sample) = (passes.frame.clone(), Arc::clone(&passes.sample));
         computing(move || {

@@ -23,15 +23,15 @@ pub(super) async fn seed(task: Task, spec: SeedSpec) -> Result<Vec<ArrayRef>> {
     if let Some(given) = given(&task, &spec).await? {
         return Ok(result_row(&given, String::from("[]")));
     }
-    let arithmetic = task.services.arithmetic(&spec.fit).await?;
-    let blocks = task.blocks().await?;
+    let arithmetic = task.arithmetic().await?;
+    let blocks = task.blocks().await?.held;
     let work = move |cancel: &kmeans::Cancel| seed_blocks(&blocks, &spec, &arithmetic.scale, &arithmetic.frame, cancel);
     Ok(result_row(&compute(work).await?, String::from("[]")))
 }
 
 async fn given(task: &Task, spec: &SeedSpec) -> Result<Option<Centroids>> {
     match spec.given {
-        true => decode_centroids(&task.services.coordinator.fetch(&spec.fit, GIVEN).await?).map(Some),
+        true => decode_centroids(&task.fetch(GIVEN).await?).map(Some),
         false => Ok(None),
     }
 }
@@ -56,7 +56,6 @@ fn seed_blocks(
 /// Seeds and iterates in place, and reports every iteration. The steps are those of the distributed way, taken
 /// by the same [`Lloyd`], so the result has the same bits.
 pub(super) async fn fit(task: Task, spec: FitSpec) -> Result<Vec<ArrayRef>> {
-    let fit = spec.seed.fit.clone();
     let given = given(&task, &spec.seed).await?;
     let run = move |held: Held, report: &dyn Fn(Progress), cancel: &kmeans::Cancel| {
         let init = match given {
@@ -70,31 +69,29 @@ pub(super) async fn fit(task: Task, spec: FitSpec) -> Result<Vec<ArrayRef>> {
             .ok_or_else(cancelled)?;
         Ok(lloyd)
     };
-    let lloyd = run_reporting(task, fit, run).await?;
+    let lloyd = run_reporting(task, run).await?;
     Ok(result_row(lloyd.centroids(), serde_json::to_string(lloyd.history()).map_err(external)?))
 }
 
 /// The same for a sweep.
 pub(super) async fn sweep(task: Task, spec: SweepSpec) -> Result<Vec<ArrayRef>> {
-    let fit = spec.seed.fit.clone();
     let run = move |held: Held, report: &dyn Fn(Progress), cancel: &kmeans::Cancel| held.sweep(&spec, report, cancel);
-    let (centroids, swept) = run_reporting(task, fit, run).await?;
+    let (centroids, swept) = run_reporting(task, run).await?;
     Ok(result_row(&centroids, serde_json::to_string(&swept).map_err(external)?))
 }
 
 /// Runs work over all blocks of a fit on the threads for computing, while what it reports is passed on.
 async fn run_reporting<T: Send + 'static>(
     task: Task,
-    fit: String,
     work: impl FnOnce(Held, &dyn Fn(Progress), &kmeans::Cancel) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let profile = task.services.profile(&fit).await?;
-    let blocks = task.blocks().await?;
+    let profile = task.services.profile(&task.fit).await?;
+    let blocks = task.blocks().await?.held;
     let (reports, mut progress) = tokio::sync::mpsc::unbounded_channel();
-    let services = Arc::clone(&task.services);
+    let (services, fit) = (Arc::clone(&task.services), task.fit.as_str());
     let reporting = async move {
         while let Some(step) = progress.recv().await {
-            services.coordinator.report(&fit, step).await?;
+            services.coordinator.report(fit, step).await?;
         }
         Ok(())
     };

@@ -9,8 +9,8 @@ use datafusion::arrow::array::{ArrayRef, BinaryArray, StringArray, UInt32Array, 
 use datafusion::error::Result;
 use rayon::prelude::*;
 
-use super::Task;
 use super::summary::{ExampleRow, SummaryRow};
+use super::{Blocks, Task};
 use crate::block_cache::HeldBlock;
 use crate::blocks::Documents;
 use crate::coordinator::{MEAN, centroids_key};
@@ -20,53 +20,49 @@ use crate::operators::partial_wire::{
     decode_centroids, encode_distances, encode_drawn, encode_far_points, encode_moments, encode_partial,
 };
 
-pub(super) async fn moments(task: Task, fit: &str, around_mean: bool) -> Result<Vec<ArrayRef>> {
-    let profile = task.services.profile(fit).await?;
+pub(super) async fn moments(task: Task, around_mean: bool) -> Result<Vec<ArrayRef>> {
+    let profile = task.services.profile(&task.fit).await?;
     let mean = match around_mean {
-        true => decode_centroids(&task.services.coordinator.fetch(fit, MEAN).await?)?.centre(0).to_vec(),
+        true => decode_centroids(&task.fetch(MEAN).await?)?.centre(0).to_vec(),
         false => vec![],
     };
     let blocks = task.blocks().await?;
     let n_features = profile.n_features();
     let scale = FixedPoint::new(&profile);
+    let held = blocks.held.clone();
     let moments = compute(move |cancel| {
-        let points: Vec<&Points> = blocks.iter().map(|block| block.points.as_ref()).collect();
+        let points: Vec<&Points> = held.iter().map(|block| block.points.as_ref()).collect();
         in_place::moments_of(&points, &mean, &scale, cancel).ok_or_else(cancelled)
     })
     .await?;
-    Ok(result_row(&task, moments.n_points, &encode_moments(n_features, &moments)))
+    Ok(result_row(&task, &blocks, &encode_moments(n_features, &moments)))
 }
 
 /// What an iteration changes: only rows that go to another cluster count.
-pub(super) async fn assign(
-    task: Task,
-    fit: &str,
-    run: usize,
-    iteration: usize,
-    merges: Vec<Merge>,
-) -> Result<Vec<ArrayRef>> {
-    let table = task.services.table(fit, &centroids_key(run, iteration)).await?;
-    let arithmetic = task.services.arithmetic(fit).await?;
+pub(super) async fn assign(task: Task, run: usize, iteration: usize, merges: Vec<Merge>) -> Result<Vec<ArrayRef>> {
+    let table = task.table(&centroids_key(run, iteration)).await?;
+    let arithmetic = task.arithmetic().await?;
     let n_features = table.centroids().n_features();
     let blocks = task.blocks().await?;
     let labelled = match iteration.checked_sub(1) {
         Some(before) => {
-            let labels = blocks.iter().map(|block| block.take_labels(run, before)).collect();
-            Labelled::after(&task, fit, run, before, labels).await?
+            let labels = blocks.held.iter().map(|block| block.take_labels(run, before)).collect();
+            Labelled::after(&task, run, before, labels).await?
         }
-        None => Labelled::unassigned(&blocks),
+        None => Labelled::unassigned(&blocks.held),
     };
+    let held = blocks.held.clone();
     let partial = compute(move |cancel| {
-        let mut residents = labelled.residents(&blocks, &arithmetic.frame, cancel)?;
+        let mut residents = labelled.residents(&held, &arithmetic.frame, cancel)?;
         residents.par_iter_mut().for_each(|resident| merges.iter().for_each(|merge| resident.merge(*merge)));
         let partial = in_place::pass(&mut residents, &table, &arithmetic.scale, None, cancel).ok_or_else(cancelled)?;
-        for (block, resident) in blocks.iter().zip(residents) {
+        for (block, resident) in held.iter().zip(residents) {
             block.keep_labels(run, iteration, resident.into_labels());
         }
         Ok(partial)
     })
     .await?;
-    Ok(result_row(&task, partial.n_points, &encode_partial(n_features, &partial)))
+    Ok(result_row(&task, &blocks, &encode_partial(n_features, &partial)))
 }
 
 /// The labels of blocks after an iteration, where they are known, and how to find the others again: a block that comes
@@ -81,15 +77,9 @@ impl Labelled {
         Self { labels: vec![None; blocks.len()], table: None }
     }
 
-    async fn after(
-        task: &Task,
-        fit: &str,
-        run: usize,
-        iteration: usize,
-        labels: Vec<Option<Vec<u32>>>,
-    ) -> Result<Self> {
+    async fn after(task: &Task, run: usize, iteration: usize, labels: Vec<Option<Vec<u32>>>) -> Result<Self> {
         let table = match labels.contains(&None) {
-            true => Some(task.services.table(fit, &centroids_key(run, iteration)).await?),
+            true => Some(task.table(&centroids_key(run, iteration)).await?),
             false => None,
         };
         Ok(Self { labels, table })
@@ -113,71 +103,68 @@ impl Labelled {
 
 pub(super) async fn distances(
     task: Task,
-    fit: &str,
     run: usize,
     iteration: usize,
     key: &str,
     is_asked_for: Vec<bool>,
 ) -> Result<Vec<ArrayRef>> {
-    let (arithmetic, table) = (task.services.arithmetic(fit).await?, task.services.table(fit, key).await?);
+    let (arithmetic, table) = (task.arithmetic().await?, task.table(key).await?);
     let blocks = task.blocks().await?;
-    let labels = blocks.iter().map(|block| block.labels(run, iteration)).collect();
-    let labelled = Labelled::after(&task, fit, run, iteration, labels).await?;
-    let n_points = blocks.iter().map(|block| block.points.len() as u64).sum();
+    let labels = blocks.held.iter().map(|block| block.labels(run, iteration)).collect();
+    let labelled = Labelled::after(&task, run, iteration, labels).await?;
+    let held = blocks.held.clone();
     let distances = compute(move |cancel| {
-        let residents = labelled.residents(&blocks, &arithmetic.frame, cancel)?;
+        let residents = labelled.residents(&held, &arithmetic.frame, cancel)?;
         Ok(in_place::distances_of(&residents, &table, &is_asked_for, &arithmetic.scale))
     })
     .await?;
-    Ok(result_row(&task, n_points, &encode_distances(&distances)))
+    Ok(result_row(&task, &blocks, &encode_distances(&distances)))
 }
 
 pub(super) async fn sample(task: Task, n: usize, random_state: u64) -> Result<Vec<ArrayRef>> {
     let blocks = task.blocks().await?;
-    let n_points = blocks.iter().map(|block| block.points.len() as u64).sum();
-    let n_features = blocks.first().map_or(0, |block| block.points.rows.n_features());
+    let n_features = blocks.held.first().map_or(0, |block| block.points.rows.n_features());
+    let held = blocks.held.clone();
     let drawn = compute(move |_| {
-        let drawn = blocks.par_iter().flat_map(|block| Sample::draw(&block.points, n, random_state));
+        let drawn = held.par_iter().flat_map(|block| Sample::draw(&block.points, n, random_state));
         Ok(Sample::first(drawn.collect(), n))
     })
     .await?;
-    Ok(result_row(&task, n_points, &encode_drawn(n_features, drawn)))
+    Ok(result_row(&task, &blocks, &encode_drawn(n_features, drawn)))
 }
 
-pub(super) async fn farthest(task: Task, fit: &str, key: &str, n: usize) -> Result<Vec<ArrayRef>> {
-    let table = task.services.table(fit, key).await?;
+pub(super) async fn farthest(task: Task, key: &str, n: usize) -> Result<Vec<ArrayRef>> {
+    let table = task.table(key).await?;
     let blocks = task.blocks().await?;
     let n_features = table.centroids().n_features();
-    let n_points = blocks.iter().map(|block| block.points.len() as u64).sum();
+    let held = blocks.held.clone();
     let far = compute(move |cancel| {
         let resident = |block: &Arc<HeldBlock>| Resident::new(Arc::clone(&block.points), block.image(table.frame()));
-        let residents: Vec<Resident> = blocks.par_iter().map(resident).collect();
+        let residents: Vec<Resident> = held.par_iter().map(resident).collect();
         in_place::farthest_of(&residents, &table, n, cancel).ok_or_else(cancelled)
     })
     .await?;
-    Ok(result_row(&task, n_points, &encode_far_points(n_features, &far)))
+    Ok(result_row(&task, &blocks, &encode_far_points(n_features, &far)))
 }
 
-fn result_row(task: &Task, n_points: u64, result: &[u8]) -> Vec<ArrayRef> {
+fn result_row(task: &Task, blocks: &Blocks, result: &[u8]) -> Vec<ArrayRef> {
+    let number = |n: u64| Arc::new(UInt64Array::from(vec![n]));
     vec![
         Arc::new(StringArray::from(vec![task.services.executor_id.as_str()])),
-        Arc::new(UInt64Array::from(vec![n_points])),
+        number(blocks.n_points),
+        number(blocks.n_hits),
+        number(blocks.held.len() as u64 - blocks.n_hits),
         Arc::new(BinaryArray::from_vec(vec![result])),
     ]
 }
 
 /// One row for each cluster that has rows here. Examples are the texts of rows, or their numbers.
-pub(super) async fn summarize(
-    task: Task,
-    fit: &str,
-    key: &str,
-    documents: Vec<(String, String)>,
-) -> Result<Vec<ArrayRef>> {
-    let (arithmetic, table) = (task.services.arithmetic(fit).await?, task.services.table(fit, key).await?);
+pub(super) async fn summarize(task: Task, key: &str, documents: Vec<(String, String)>) -> Result<Vec<ArrayRef>> {
+    let (arithmetic, table) = (task.arithmetic().await?, task.table(key).await?);
     let blocks = task.blocks().await?;
     let documents: HashMap<String, String> = documents.into_iter().collect();
     let mut clusters = vec![SummaryRow::default(); table.n_clusters()];
-    for (url, block) in task.urls.iter().zip(&blocks) {
+    for (url, block) in task.urls.iter().zip(&blocks.held) {
         let texts = match documents.get(url) {
             Some(url) => Some(Documents::read(task.stores.as_ref(), url).await?),
             None => None,

@@ -81,13 +81,15 @@ pub(super) async fn vectorize(task: Task, spec: VectorizeSpec) -> Result<Vec<Arr
         let name = format!("{}.arrow", Uuid::new_v4());
         directory.put(&name, content).await?;
         let url = directory.url_of(&name)?.to_string();
-        task.services.blocks.insert(&url, Arc::clone(&points));
+        task.services.hold(&task.fit, &url, Arc::clone(&points)).await;
         urls.push(url);
         values.push(points.rows.values().len() as u64);
         profiles.push(serde_json::to_string(&profile).map_err(external)?);
     }
+    let executor = StringArray::from(vec![task.services.executor_id.as_str(); urls.len()]);
     let documents = StringArray::from(task.urls);
     Ok(vec![
+        Arc::new(executor),
         Arc::new(StringArray::from(urls)),
         Arc::new(documents),
         Arc::new(UInt64Array::from(values)),

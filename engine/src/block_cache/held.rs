@@ -1,0 +1,83 @@
+//! A block in memory, and what is kept beside it between the passes of a fit.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use covey_udfs::kmeans::{Frame, Image};
+use covey_udfs::matrix::Points;
+use parking_lot::Mutex;
+
+/// A block that an executor holds.
+#[derive(Debug)]
+pub struct HeldBlock {
+    pub points: Arc<Points>,
+    /// The rows as kernels read them. A block belongs to one fit, so there is one frame.
+    image: OnceLock<Arc<Image>>,
+    labels: Arc<KeptLabels>,
+}
+
+/// By run of the fit, what the last iteration here gave the rows of a block. They outlive the block in memory: they are
+/// small, and to find them again takes a pass.
+#[derive(Debug, Default)]
+pub(super) struct KeptLabels(Mutex<HashMap<usize, Labels>>);
+
+#[derive(Debug)]
+struct Labels {
+    iteration: usize,
+    clusters: Vec<u32>,
+}
+
+impl HeldBlock {
+    pub(super) fn new(points: Arc<Points>, labels: Arc<KeptLabels>) -> Self {
+        Self { points, image: OnceLock::new(), labels }
+    }
+
+    /// Made at the first call, on the threads of the caller.
+    pub fn image(&self, frame: &Frame) -> Arc<Image> {
+        Arc::clone(self.image.get_or_init(|| Arc::new(Image::new(&self.points.rows, frame))))
+    }
+
+    /// Takes out the clusters that `iteration` of `run` gave the rows, if they are here.
+    pub fn take_labels(&self, run: usize, iteration: usize) -> Option<Vec<u32>> {
+        let kept = self.labels.0.lock().remove(&run).filter(|labels| labels.iteration == iteration);
+        kept.map(|labels| labels.clusters)
+    }
+
+    /// The clusters that `iteration` of `run` gave the rows, if they are here.
+    pub fn labels(&self, run: usize, iteration: usize) -> Option<Vec<u32>> {
+        let labels = self.labels.0.lock();
+        labels.get(&run).filter(|labels| labels.iteration == iteration).map(|labels| labels.clusters.clone())
+    }
+
+    /// Keeps the clusters that `iteration` of `run` gave the rows; earlier runs are over.
+    pub fn keep_labels(&self, run: usize, iteration: usize, clusters: Vec<u32>) {
+        let mut labels = self.labels.0.lock();
+        labels.clear();
+        labels.insert(run, Labels { iteration, clusters });
+    }
+
+    /// Bytes that the block takes with its image and the labels of a run.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let rows = &self.points.rows;
+        rows.memory_bytes()
+            + size_of_val(rows.values()) / 2
+            + self.points.len() * (size_of::<u64>() + 3 * size_of::<u32>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::points;
+    use super::*;
+
+    /// Goal: labels are found for the iteration that they belong to, once, and for no other.
+    #[test]
+    fn labels_belong_to_an_iteration() {
+        let block = HeldBlock::new(points(2), Arc::default());
+        block.keep_labels(0, 3, vec![1, 0]);
+        assert_eq!(block.take_labels(0, 2), None);
+        block.keep_labels(0, 3, vec![1, 0]);
+        assert_eq!(block.take_labels(0, 3), Some(vec![1, 0]));
+        assert_eq!(block.take_labels(0, 3), None);
+    }
+}

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use clap::Args;
 use covey_udfs::kmeans::{
-    Centroids, FixedPoint, Frame, Lloyd, LloydParams, Metric, Profile, Resident, assignments, in_place,
+    Centroids, FixedPoint, Lloyd, LloydParams, Metric, Profile, Resident, Spread, in_place, squared_distances,
 };
 use covey_udfs::matrix::{Density, Points, Rows, weight_units};
 use datafusion::arrow::array::{Array, AsArray, Float64Array, RecordBatch, UInt32Array};
@@ -69,21 +69,23 @@ fn fit(points: &Arc<Points>, init: &Centroids, max_iter: usize) -> Fit {
     let never = "nothing cancels a benchmark";
     let profile = Profile::of(points);
     let scale = FixedPoint::new(&profile);
-    let spread = in_place::spread_of(&[points], profile.density, &scale, &go_on).expect(never);
-    let frame = Frame::new(&profile, &spread.mean);
+    let (mean, frame) = in_place::frame_of(&[points], &profile, &scale, &go_on).expect(never);
     let mut blocks = [Resident::of_points(Arc::clone(points), &frame)];
+    let squares = in_place::squares_of(&[(points, Arc::clone(&blocks[0].image))], &scale);
+    let spread = Spread::new(mean, &squares, &scale);
     let params = LloydParams { metric: Metric::Euclidean, max_iter, tol: 0.0 };
     let mut lloyd = Lloyd::new(params, scale, spread, init.clone());
     let table = in_place::iterate(&mut blocks, &mut lloyd, frame, |_| {}, &go_on).expect(never);
-    let found = assignments(points, &blocks[0].image, &table, &go_on).expect(never);
-    let weighed = |(found, weight): (&covey_udfs::kmeans::Assignment, &u64)| found.squared_distance * *weight as f64;
-    let inertia = found.iter().zip(&points.weights).map(weighed).sum::<f64>() / weight_units(1.0).unwrap_or(1) as f64;
-    Fit {
-        labels: found.iter().map(|found| found.cluster as u32).collect(),
-        distances: found.iter().map(|found| found.squared_distance).collect(),
-        n_iter: lloyd.history().len(),
-        inertia,
+    // Where the last pass moved no row, the labels are those of the last centres; the peers know that as well.
+    if lloyd.history().last().is_none_or(|last| last.n_moved > 0) {
+        blocks[0].relabel(&table, &go_on).expect(never);
     }
+    let distances = squared_distances(points, blocks[0].labels(), &table);
+    let weighed = |(distance, weight): (&f64, &u64)| distance * *weight as f64;
+    let inertia =
+        distances.iter().zip(&points.weights).map(weighed).sum::<f64>() / weight_units(1.0).unwrap_or(1) as f64;
+    let [block] = blocks;
+    Fit { labels: block.into_labels(), distances, n_iter: lloyd.history().len(), inertia }
 }
 
 fn read(path: &Path) -> Result<RecordBatch, String> {

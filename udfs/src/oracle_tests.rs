@@ -109,10 +109,12 @@ impl Fit {
         blocks[1..].iter().for_each(|block| profile.merge(&Profile::of(block)));
         let scale = FixedPoint::new(&profile);
         let points: Vec<&Points> = blocks.iter().collect();
-        let spread = in_place::spread_of(&points, profile.density, &scale, &GO_ON).unwrap();
-        let frame = Frame::new(&profile, &spread.mean);
+        let (mean, frame) = in_place::frame_of(&points, &profile, &scale, &GO_ON).unwrap();
         let resident = |block: &Points| Resident::of_points(Arc::new(block.clone()), &frame);
-        Self { blocks: blocks.iter().map(resident).collect(), scale, spread, frame }
+        let blocks: Vec<Resident> = blocks.iter().map(resident).collect();
+        let images: Vec<_> = blocks.iter().map(|block| (block.points.as_ref(), Arc::clone(&block.image))).collect();
+        let spread = Spread::new(mean, &in_place::squares_of(&images, &scale), &scale);
+        Self { blocks, scale, spread, frame }
     }
 
     pub fn prospects(&self) -> Prospects {
@@ -132,8 +134,9 @@ impl Fit {
         in_place::pass(&mut self.blocks, table, &self.scale, None, &GO_ON).unwrap()
     }
 
-    fn farthest(&self, table: &CentroidTable, n: usize) -> Vec<kmeans::FarPoint> {
-        in_place::farthest_of(&self.blocks, table, n, &GO_ON).unwrap()
+    pub(crate) fn farthest(&self, table: &CentroidTable, n: usize) -> Vec<kmeans::FarPoint> {
+        let blocks = in_place::relabelled(&self.blocks, table, &GO_ON).unwrap();
+        in_place::farthest_of(&blocks, table, n)
     }
 
     pub fn run(&mut self, params: LloydParams, init: Centroids) -> Lloyd {

@@ -110,7 +110,7 @@ fn a_rise_is_mended() {
     let mut finished = state.finish();
     assert_eq!(first_rise(&finished.steps), Some(1));
     let below = finished.steps[0].centroids();
-    let far = in_place::farthest_of(&fit.blocks, &fit.table(&below), 1, &GO_ON).unwrap();
+    let far = fit.farthest(&fit.table(&below), 1);
     let mended = Fit::new(std::slice::from_ref(&all)).finish(finished.from_below(&below, &far));
     let mut one = Sweep::of_one(mended);
     one.record(&[0; 4], None);

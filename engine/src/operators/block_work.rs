@@ -31,7 +31,7 @@ pub enum BlockWork {
     Vectorize(VectorizeSpec),
     /// All blocks in one task → the starting centroids.
     Seed(SeedSpec),
-    /// Blocks → their moments, around the published mean or around zero.
+    /// Blocks → the sums of their dense rows, or the squares of all rows around the published mean.
     Moments { around_mean: bool },
     /// Blocks → one partial: what `iteration` of `run`, counted from 0, changes. Clusters that were merged since the
     /// iteration before have other numbers now.

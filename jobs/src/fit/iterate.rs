@@ -95,9 +95,8 @@ impl Fit<'_> {
         }
     }
 
-    /// The spread of all rows, by a pass over them around zero; dense rows take a second pass, around the mean. Where
-    /// all iterations run as one task, that task finds out by itself, and only the mean of dense rows is published
-    /// for the passes that follow.
+    /// The spread of all rows, by a pass over them; dense rows take one before it, for their mean. Where all iterations run as
+    /// one task, that task finds out by itself, and only the mean of dense rows is published for the passes that follow.
     async fn spread(
         &self,
         urls: &[String],
@@ -109,16 +108,15 @@ impl Fit<'_> {
         if is_local && density == Density::Sparse {
             return Ok(None);
         }
-        let mut moments = self.moments(urls, false).await?;
-        let mean = Spread::mean(density, &moments, scale);
+        let mut mean = vec![];
         if density == Density::Dense {
+            mean = Spread::mean(density, &self.moments(urls, false).await?, scale);
             self.published.mean(&mean)?;
             if is_local {
                 return Ok(None);
             }
-            moments = self.moments(urls, true).await?;
         }
-        Ok(Some(Spread::new(mean, &moments, scale)))
+        Ok(Some(Spread::new(mean, &self.moments(urls, true).await?, scale)))
     }
 
     async fn moments(&self, urls: &[String], around_mean: bool) -> Result<Moments> {

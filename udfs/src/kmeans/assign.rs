@@ -7,8 +7,8 @@ use rayon::prelude::*;
 use super::bounds::{Bounds, BoundsMut, Drift};
 use super::frame::Image;
 use super::kernel::Found;
-use super::{CentroidTable, ClusterSum, ClusterSummary, FarPoint, FixedPoint, Moments, Ranked, SumScratch, keep_first};
-use crate::matrix::{Density, Points, Row, Rows};
+use super::{CentroidTable, ClusterSum, ClusterSummary, FarPoint, FixedPoint, Moments, Ranked, keep_first};
+use crate::matrix::{Points, Rows};
 
 /// Rows between two looks at the cancel flag, and the least that is worth a thread.
 pub(super) const CHUNK_ROWS: usize = 2_048;
@@ -209,76 +209,80 @@ pub fn assignments(points: &Points, image: &Image, table: &CentroidTable, cancel
             let mut labels = [NO_CLUSTER; CHUNK_ROWS];
             let labels = &mut labels[..CHUNK_ROWS.min(points.len() - start)];
             label_range(points, image, table, start, labels, cancel)?;
-            let with_distance = |(i, label): (usize, &u32)| {
-                let cluster = *label as usize;
-                let squared_distance = table.squared_distance(points.rows.row(start + i), cluster);
-                Assignment { cluster, squared_distance }
-            };
-            Some(labels.iter().enumerate().map(with_distance).collect())
+            let mut distances = [0.0; CHUNK_ROWS];
+            let distances = &mut distances[..labels.len()];
+            table.squared_distances(&points.rows, start, labels, distances);
+            let found = labels.iter().zip(distances);
+            let found =
+                found.map(|(&label, &mut squared_distance)| Assignment { cluster: label as usize, squared_distance });
+            Some(found.collect())
         })
         .collect();
     Some(chunks?.concat())
 }
 
-/// Σ w·x and Σ w·‖x − around‖² over all rows; around zero where `around` is empty.
-pub fn moments(points: &Points, around: &[f64], scale: &FixedPoint, cancel: &Cancel) -> Option<Moments> {
-    let density = points.rows.density();
-    let distance = |row: Row<'_>| match density {
-        Density::Sparse => row.squared_norm(),
-        Density::Dense if around.is_empty() => 0.0,
-        Density::Dense => row.iter().fold(0.0, |sum, (i, x)| sum + (x - around[i]) * (x - around[i])),
-    };
+/// Σ w·x over all rows, which are dense.
+pub fn totals(points: &Points, scale: &FixedPoint, cancel: &Cancel) -> Option<Moments> {
     let chunk_rows = points.len().div_ceil(rayon::current_num_threads()).max(CHUNK_ROWS);
-    (0..points.len())
-        .into_par_iter()
-        .step_by(chunk_rows)
-        .map_init(SumScratch::default, |scratch, start| {
-            if cancel.load(Ordering::Relaxed) {
-                return None;
-            }
-            let range = start..(start + chunk_rows).min(points.len());
-            let square = |i: usize| {
-                i128::from(scale.quantise_distance(distance(points.rows.row(i)))) * i128::from(points.weights[i])
-            };
-            let squares = range.clone().map(square).sum();
-            let n_points = range.len() as u64;
-            let rows = range.map(|i| (points.rows.row(i), points.weights[i] as i64));
-            Some(Moments { sum: ClusterSum::of_rows(scale, density, rows, scratch), squares, n_points })
-        })
-        .try_reduce_with(|mut a, b| {
-            a.merge(&b);
-            Some(a)
-        })
-        .unwrap_or_else(|| Some(Moments::default()))
+    let chunks = (0..points.len()).into_par_iter().step_by(chunk_rows).map(|start| {
+        if cancel.load(Ordering::Relaxed) {
+            return None;
+        }
+        let range = start..(start + chunk_rows).min(points.len());
+        let n_points = range.len() as u64;
+        let rows = range.map(|i| (points.rows.row(i), points.weights[i] as i64));
+        Some(Moments { sum: ClusterSum::of_dense_rows(scale, rows), squares: 0, n_points })
+    });
+    let merged = chunks.try_reduce_with(|mut a, b| {
+        a.merge(&b);
+        Some(a)
+    });
+    merged.unwrap_or_else(|| Some(Moments::default()))
 }
 
-/// The `n` rows farthest from their centres, farthest first.
-pub fn farthest(
-    points: &Points,
-    image: &Image,
-    table: &CentroidTable,
-    n: usize,
-    cancel: &Cancel,
-) -> Option<Vec<FarPoint>> {
-    let found = assignments(points, image, table, cancel)?;
-    let mut order: Vec<usize> = (0..points.len()).filter(|&i| points.weights[i] > 0).collect();
-    order.sort_by(|&a, &b| found[b].squared_distance.total_cmp(&found[a].squared_distance));
-    // Everything that ties with the n-th stays in, to be ordered by content.
-    if let Some(bound) = order.get(n.saturating_sub(1)).map(|&i| found[i].squared_distance) {
-        order.retain(|&i| found[i].squared_distance >= bound);
+/// Σ w·‖x − shift‖² over all rows, and Σ w.
+pub fn squares(points: &Points, image: &Image, scale: &FixedPoint) -> Moments {
+    let weight = points.weights.iter().map(|weight| *weight as i64).sum();
+    let squares = image.squares(&points.weights, scale);
+    Moments { sum: ClusterSum::of_weight(weight), squares, n_points: points.len() as u64 }
+}
+
+/// The squared distance of every row to the centre that it is assigned to.
+pub fn squared_distances(points: &Points, labels: &[u32], table: &CentroidTable) -> Vec<f64> {
+    let mut distances = vec![0.0; labels.len()];
+    let chunks = distances.par_chunks_mut(CHUNK_ROWS).zip(labels.par_chunks(CHUNK_ROWS)).enumerate();
+    chunks.for_each(|(chunk, (distances, labels))| {
+        table.squared_distances(&points.rows, chunk * CHUNK_ROWS, labels, distances);
+    });
+    distances
+}
+
+/// The `n` rows farthest from the centres that they are assigned to, farthest first.
+pub fn farthest(points: &Points, labels: &[u32], table: &CentroidTable, n: usize) -> Vec<FarPoint> {
+    let distances = squared_distances(points, labels, table);
+    let mut rows: Vec<usize> = (0..points.len()).filter(|&i| points.weights[i] > 0).collect();
+    if n == 0 {
+        return vec![];
     }
-    let mut far: Vec<FarPoint> = order.into_iter().map(|i| far_point(points, i, found[i])).collect();
+    if n < rows.len() {
+        // Everything that ties with the n-th stays in, to be ordered by content.
+        let farther = |&a: &usize, &b: &usize| distances[b].total_cmp(&distances[a]);
+        let nth = *rows.select_nth_unstable_by(n - 1, farther).1;
+        rows.retain(|&i| distances[i] >= distances[nth]);
+    }
+    let far_point = |&i: &usize| far_point(points, i, labels[i], distances[i]);
+    let mut far: Vec<FarPoint> = rows.iter().map(far_point).collect();
     FarPoint::sort(&mut far);
     far.truncate(n);
-    Some(far)
+    far
 }
 
-fn far_point(points: &Points, i: usize, found: Assignment) -> FarPoint {
+fn far_point(points: &Points, i: usize, label: u32, squared_distance: f64) -> FarPoint {
     let row = points.rows.row(i);
     FarPoint {
-        squared_distance: found.squared_distance,
+        squared_distance,
         content_hash: row.content_hash(),
-        cluster: found.cluster,
+        cluster: label as usize,
         weight: points.weights[i],
         row: Rows::of_one(row, points.rows.n_features()),
     }

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::assign::CHUNK_ROWS;
+use super::wide;
 use crate::matrix::{Density, Points, Row};
 
 /// Bits of a quantised value: those of an `f64`'s mantissa.
@@ -14,12 +15,12 @@ const BITS: i32 = 52;
 const SHIFT_MAX: i32 = 1_000;
 
 /// Bits of the lower half of a quantised value.
-const HALF_BITS: i32 = 26;
+pub(super) const HALF_BITS: i32 = 26;
 /// Half of a quantised value times this is a sum that `f64` holds exactly.
 pub(super) const HALVES_ROWS_MAX: usize = 1 << 24;
 /// Added to a number of at most 51 bits and taken away again, it rounds it to an integer, ties to even: in two additions,
 /// which vectorise everywhere.
-const ROUND: f64 = (3_u64 << 51) as f64;
+pub(super) const ROUND: f64 = (3_u64 << 51) as f64;
 
 /// What the scales are derived from: the range of every feature and the largest norm over all rows, exact whatever
 /// the order.
@@ -31,7 +32,7 @@ pub struct Profile {
     value_min: Vec<f64>,
     #[serde(with = "crate::exact::all")]
     value_max: Vec<f64>,
-    /// The largest ‖x‖².
+    /// The largest ‖x‖² of sparse rows.
     #[serde(with = "crate::exact")]
     squared_norm_max: f64,
 }
@@ -65,6 +66,9 @@ impl Profile {
     }
 
     fn add(&mut self, row: Row<'_>) {
+        if row.density == Density::Dense {
+            return wide::widen(row.values, &mut self.value_min, &mut self.value_max);
+        }
         for (feature, x) in row.iter() {
             self.value_min[feature] = self.value_min[feature].min(x);
             self.value_max[feature] = self.value_max[feature].max(x);
@@ -128,14 +132,8 @@ impl FixedPoint {
 
     /// Adds the quantised values of a dense row to sums of their halves, or takes them away: what [`Self::quantise_value`]
     /// gives is the first times 2²⁶ plus the second.
-    pub(super) fn add_halves<const NEGATIVE: bool>(&self, values: &[f64], high: &mut [f64], low: &mut [f64]) {
-        let (factors, high) = (&self.value_factors[..values.len()], &mut high[..values.len()]);
-        let low = &mut low[..values.len()];
-        for i in 0..values.len() {
-            let [upper, lower] = halves(values[i] * if NEGATIVE { -factors[i] } else { factors[i] });
-            high[i] += upper;
-            low[i] += lower;
-        }
+    pub(super) fn add_halves(&self, values: &[f64], sign: f64, high: &mut [f64], low: &mut [f64]) {
+        wide::add_halves(values, &self.value_factors, sign, high, low);
     }
 
     /// A sum of whole values from the sums of their halves.
@@ -227,10 +225,7 @@ mod tests {
         for i in 0..points.len() {
             let values = points.rows.row(i).values;
             let sign = if i % 3 == 0 { -1 } else { 1 };
-            match sign {
-                1 => scale.add_halves::<false>(values, &mut high, &mut low),
-                _ => scale.add_halves::<true>(values, &mut high, &mut low),
-            }
+            scale.add_halves(values, sign as f64, &mut high, &mut low);
             for feature in 0..4 {
                 let exact = (values[feature] * scale.value_factors[feature]).round_ties_even() as i64;
                 assert_eq!(scale.quantise_value(feature, values[feature]), exact);

@@ -5,8 +5,7 @@
 use rayon::prelude::*;
 
 use super::assign::CHUNK_ROWS;
-use super::kernel;
-use super::{Centroids, Profile};
+use super::{Centroids, FixedPoint, Profile, kernel, wide};
 use crate::matrix::{Density, Row, Rows};
 
 /// Unit roundoff of `f32`.
@@ -81,19 +80,17 @@ impl Frame {
     }
 
     /// Writes the image of a row, and gives its reach and its ‖x‖².
-    fn write(&self, row: Row<'_>, image: &mut [f32]) -> (f32, f32) {
-        let mut squared = 0.0;
-        let mut put = |image: &mut f32, x: f64| {
-            squared += x * x;
+    fn write(&self, row: Row<'_>, image: &mut [f32]) -> (f32, f64) {
+        let put = |squared: f64, (x, image): (&f64, &mut f32)| {
+            let x = x * self.scale;
             *image = x as f32;
+            squared + x * x
         };
-        if self.shift.is_empty() {
-            row.values.iter().zip(image).for_each(|(x, image)| put(image, x * self.scale));
-        } else {
-            let shifted = row.values.iter().zip(&self.shift).map(|(x, shift)| (x - shift) * self.scale);
-            shifted.zip(image).for_each(|(x, image)| put(image, x));
-        }
-        (Self::reach(row.values.len(), libm::sqrt(squared)), squared as f32)
+        let squared = match row.density {
+            Density::Sparse => row.values.iter().zip(image).fold(0.0, put),
+            Density::Dense => wide::write_image(row.values, &self.shift, self.scale, image),
+        };
+        (Self::reach(row.values.len(), libm::sqrt(squared)), squared)
     }
 
     /// What a table with centres up to this norm, scaled, adds to the margin of a row: see [`kernel::Table::margin`].
@@ -130,8 +127,9 @@ pub struct Image {
     density: Density,
     values: Vec<f32>,
     reach: Vec<f32>,
-    /// ‖x‖² of each row.
-    squared_norms: Vec<f32>,
+    /// ‖x‖² of each row, before its values were rounded.
+    squared_norms: Vec<f64>,
+    frame_scale: f64,
 }
 
 impl Image {
@@ -143,6 +141,7 @@ impl Image {
             values: vec![0.0; rows.values().len()],
             reach: vec![0.0; n],
             squared_norms: vec![0.0; n],
+            frame_scale: frame.scale,
         };
         let mut rest = &mut image.values[..];
         let starts = (0..n).step_by(CHUNK_ROWS);
@@ -181,8 +180,17 @@ impl Image {
         self.squared_norms.push(squared_norm);
     }
 
+    /// Σ w·‖x − shift‖² of rows of these weights, quantised.
+    pub(super) fn squares(&self, weights: &[u64], scale: &FixedPoint) -> i128 {
+        let square = |(squared_norm, weight): (&f64, &u64)| {
+            let squared_distance = squared_norm / self.frame_scale / self.frame_scale;
+            i128::from(scale.quantise_distance(squared_distance)) * i128::from(*weight)
+        };
+        self.squared_norms.par_iter().zip(weights).with_min_len(CHUNK_ROWS).map(square).sum()
+    }
+
     /// ‖x‖² of a row in the frame, and how far its scores may err.
-    pub(super) fn squared_norm_and_reach(&self, row: usize) -> (f32, f32) {
+    pub(super) fn squared_norm_and_reach(&self, row: usize) -> (f64, f32) {
         (self.squared_norms[row], self.reach[row])
     }
 

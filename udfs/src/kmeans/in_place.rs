@@ -7,27 +7,41 @@ use rayon::prelude::*;
 use super::bounds::Drift;
 use super::sweep::{Merge, Sample, Sweep, SweepStep, distances_to_centres, first_rise};
 use super::{
-    Cancel, CentroidTable, FarPoint, FixedPoint, Frame, Iterating, IterationStats, Lloyd, Moments, Partial, Resident,
-    Spread, farthest, moments,
+    Cancel, CentroidTable, FarPoint, FixedPoint, Frame, Image, Iterating, IterationStats, Lloyd, Moments, Partial,
+    Profile, Resident, Spread, farthest, squares, totals,
 };
 use crate::matrix::{Density, Points};
 
-/// The moments of several blocks, around `mean` or, where it is empty, around zero. `None` when cancelled.
-pub fn moments_of(blocks: &[&Points], mean: &[f64], scale: &FixedPoint, cancel: &Cancel) -> Option<Moments> {
-    blocks.par_iter().map(|block| moments(block, mean, scale, cancel)).try_reduce(Moments::default, |mut a, b| {
+/// Σ w·x over several blocks of dense rows. `None` when cancelled.
+pub fn totals_of(blocks: &[&Points], scale: &FixedPoint, cancel: &Cancel) -> Option<Moments> {
+    blocks.par_iter().map(|block| totals(block, scale, cancel)).try_reduce(Moments::default, |mut a, b| {
         a.merge(&b);
         Some(a)
     })
 }
 
-/// Where the rows of several blocks lie. `None` when cancelled.
-pub fn spread_of(blocks: &[&Points], density: Density, scale: &FixedPoint, cancel: &Cancel) -> Option<Spread> {
-    let mean = match density {
+/// Σ w·‖x − shift‖² over several blocks.
+pub fn squares_of(blocks: &[(&Points, Arc<Image>)], scale: &FixedPoint) -> Moments {
+    let of_blocks = blocks.par_iter().map(|(points, image)| squares(points, image, scale));
+    of_blocks.reduce(Moments::default, |mut a, b| {
+        a.merge(&b);
+        a
+    })
+}
+
+/// How to read the rows of several blocks: around their mean where they are dense. `None` when cancelled.
+pub fn frame_of(
+    blocks: &[&Points],
+    profile: &Profile,
+    scale: &FixedPoint,
+    cancel: &Cancel,
+) -> Option<(Vec<f64>, Frame)> {
+    let mean = match profile.density {
         Density::Sparse => vec![],
-        Density::Dense => Spread::mean(density, &moments_of(blocks, &[], scale, cancel)?, scale),
+        Density::Dense => Spread::mean(profile.density, &totals_of(blocks, scale, cancel)?, scale),
     };
-    let moments = moments_of(blocks, &mean, scale, cancel)?;
-    Some(Spread::new(mean, &moments, scale))
+    let frame = Frame::new(profile, &mean);
+    Some((mean, frame))
 }
 
 /// Takes passes over `blocks` until `lloyd` is done, tells `report` of each, and gives the table of the last centres.
@@ -63,11 +77,12 @@ impl Run {
 
     /// One iteration.
     fn step(&mut self, blocks: &mut [Resident], state: &mut impl Iterating, cancel: &Cancel) -> Option<()> {
-        let drift = self.skipping.is_on().then_some(&self.drift);
+        let has_bounds = self.skipping.is_on() && Skipping::is_worth_it(blocks, self.table.n_clusters());
+        let drift = has_bounds.then_some(&self.drift);
         let partial = pass(blocks, &self.table, state.lloyd().scale(), drift, cancel)?;
         self.skipping.learn(&partial);
         let n_empty = state.lloyd().empty_clusters(&partial).len();
-        let far = if n_empty > 0 { farthest_of(blocks, &self.table, n_empty, cancel)? } else { vec![] };
+        let far = if n_empty > 0 { farthest_of(blocks, &self.table, n_empty) } else { vec![] };
         state.advance(&partial, &far);
         let lloyd = state.lloyd();
         self.drift.add(lloyd.squared_shifts());
@@ -110,10 +125,10 @@ pub fn sweep(
     while let Some(i) = first_rise(&finished.steps) {
         let centroids = finished.steps[i - 1].centroids();
         let table = CentroidTable::new(centroids.clone(), frame.clone());
-        let far = farthest_of(blocks, &table, 1, cancel)?;
-        let mut lloyd = finished.from_below(&centroids, &far);
         let fresh = |block: &Resident| Resident::new(Arc::clone(&block.points), Arc::clone(&block.image));
         let mut fresh: Vec<Resident> = blocks.iter().map(fresh).collect();
+        let far = farthest_of(&relabelled(&fresh, &table, cancel)?, &table, 1);
+        let mut lloyd = finished.from_below(&centroids, &far);
         let table = iterate(&mut fresh, &mut lloyd, frame.clone(), &report, cancel)?;
         let mut mending = Sweep::of_one(lloyd);
         let distances = distances_of(&fresh, &table, mending.is_stale(), mending.lloyd().scale());
@@ -147,6 +162,12 @@ const SKIPPED_SHARE_MIN: f64 = 0.3;
 /// and tried again after so many passes.
 const PASSES_WITHOUT_BOUNDS: usize = 4;
 
+/// Where a row has fewer values times clusters, to look at its bounds costs as much as to score it.
+const SCORED_MIN: usize = 1_024;
+
+/// A value of a sparse row takes as long as so many of a dense one.
+const SPARSE_VALUE: usize = 4;
+
 /// Whether bounds pay, by what they were seen to do.
 #[derive(Debug, Default)]
 struct Skipping {
@@ -160,6 +181,16 @@ struct Skipping {
 impl Skipping {
     fn is_on(&self) -> bool {
         self.is_on
+    }
+
+    /// Whether bounds can pay at all for rows like these.
+    fn is_worth_it(blocks: &[Resident], n_clusters: usize) -> bool {
+        let count = |of: fn(&Points) -> usize| blocks.iter().map(|block| of(&block.points)).sum::<usize>();
+        let n_values = count(|points| match points.rows.density() {
+            Density::Sparse => SPARSE_VALUE * points.rows.values().len(),
+            Density::Dense => points.rows.values().len(),
+        });
+        n_values * n_clusters >= SCORED_MIN * count(Points::len)
     }
 
     fn learn(&mut self, pass: &Partial) {
@@ -192,13 +223,21 @@ pub fn pass(
     merged.unwrap_or_else(|| Some(Partial::zeros(table.n_clusters())))
 }
 
-/// The `n` farthest rows of several blocks, farthest first.
-pub fn farthest_of(blocks: &[Resident], table: &CentroidTable, n: usize, cancel: &Cancel) -> Option<Vec<FarPoint>> {
-    let mut far = vec![];
-    for block in blocks {
-        far.extend(farthest(&block.points, &block.image, table, n, cancel)?);
-    }
+/// The `n` rows of several blocks that are farthest from the centres that they are assigned to, farthest first.
+pub fn farthest_of(blocks: &[Resident], table: &CentroidTable, n: usize) -> Vec<FarPoint> {
+    let far = blocks.par_iter().flat_map(|block| farthest(&block.points, block.labels(), table, n));
+    let mut far: Vec<FarPoint> = far.collect();
     FarPoint::sort(&mut far);
     far.truncate(n);
-    Some(far)
+    far
+}
+
+/// The same blocks with every row assigned to the centres of `table`. `None` when cancelled.
+pub fn relabelled(blocks: &[Resident], table: &CentroidTable, cancel: &Cancel) -> Option<Vec<Resident>> {
+    let relabel = |block: &Resident| {
+        let mut block = Resident::new(Arc::clone(&block.points), Arc::clone(&block.image));
+        block.relabel(table, cancel)?;
+        Some(block)
+    };
+    blocks.par_iter().map(relabel).collect()
 }

@@ -5,8 +5,8 @@
 //! reference arithmetic by the caller. Lanes are clusters: each non-zero of a row is one contiguous multiply-add over
 //! the clusters of a group.
 //!
-//! Separate because this is the only file of the crate with `unsafe` in it: calling a function that was compiled for
-//! an instruction set, after asking the processor whether it has it. `pass` is the safe twin.
+//! What is `unsafe` in this crate is here, in `kernel_avx2.rs` and in `wide.rs`: calling a function that was compiled for an
+//! instruction set, after asking the processor whether it has it. `pass` is the safe twin.
 
 #![allow(unsafe_code, reason = "functions compiled for an instruction set are called after the processor was asked")]
 #![allow(clippy::needless_range_loop, reason = "iterators of tuples are not inlined into such functions: see `pass`")]
@@ -127,7 +127,8 @@ pub(super) enum InstructionSet {
     Avx512,
 }
 
-static INSTRUCTION_SET: LazyLock<InstructionSet> =
+/// The one that is used.
+pub(super) static INSTRUCTION_SET: LazyLock<InstructionSet> =
     LazyLock::new(|| InstructionSet::available().last().copied().unwrap_or(InstructionSet::Portable));
 
 impl InstructionSet {

@@ -38,8 +38,8 @@ pub struct Spread {
     pub mean: Vec<f64>,
     /// Σ w·‖x − mean‖² in rows of weight one.
     pub total: f64,
-    /// The variance of a feature, the mean of all.
-    pub mean_variance: f64,
+    /// The variance of a feature, the mean of all. Of sparse rows it is not known before they are summed up by cluster.
+    mean_variance: Option<f64>,
 }
 
 impl Spread {
@@ -54,11 +54,23 @@ impl Spread {
     /// From the moments of all rows around `mean`.
     pub fn new(mean: Vec<f64>, moments: &Moments, scale: &FixedPoint) -> Self {
         let total = scale.inertia(moments.squares);
-        let mut variance = total / (moments.sum.weight as f64 / WEIGHT_ONE as f64);
-        if mean.is_empty() {
-            variance -= means(&moments.sum, scale).fold(0.0, |sum, (_, mean)| sum + mean * mean);
+        let variance = total / (moments.sum.weight as f64 / WEIGHT_ONE as f64);
+        let mean_variance = (!mean.is_empty()).then(|| variance.max(0.0) / scale.n_features() as f64);
+        Self { mean, total, mean_variance }
+    }
+
+    /// The variance of sparse rows around their mean, by their sums in clusters.
+    fn variance_of(&self, clusters: &[Cluster], scale: &FixedPoint) -> f64 {
+        let (mut sums, mut weight) = (vec![0_i128; scale.n_features()], 0);
+        for cluster in clusters {
+            weight += cluster.sum.weight;
+            cluster.sum.iter().for_each(|(feature, sum)| sums[feature] += sum);
         }
-        Self { mean, total, mean_variance: variance.max(0.0) / scale.n_features() as f64 }
+        let means = sums.iter().enumerate().filter(|(_, sum)| **sum != 0);
+        let means = means.map(|(feature, sum)| scale.mean(feature, *sum, weight as u64));
+        let squared_mean = means.fold(0.0, |sum, mean| sum + mean * mean);
+        let variance = self.total / (weight as f64 / WEIGHT_ONE as f64) - squared_mean;
+        variance.max(0.0) / scale.n_features() as f64
     }
 }
 
@@ -300,8 +312,19 @@ impl Lloyd {
         });
         // Labels that did not change give the same sums and so the same bits: no shift at all.
         let n_iter = self.history.len() - self.n_before;
-        self.done = squared_shift <= self.params.tol * self.spread.mean_variance || n_iter >= self.params.max_iter;
+        self.done = squared_shift <= self.squared_shift_max() || n_iter >= self.params.max_iter;
         self.history.last().expect("just pushed")
+    }
+
+    /// A run ends when its centres move by no more.
+    fn squared_shift_max(&mut self) -> f64 {
+        if self.params.tol == 0.0 {
+            return 0.0;
+        }
+        let (spread, clusters, scale) = (&self.spread, &self.clusters, &self.scale);
+        let variance = spread.mean_variance.unwrap_or_else(|| spread.variance_of(clusters, scale));
+        self.spread.mean_variance = Some(variance);
+        self.params.tol * variance
     }
 
     /// Moves every centre to the mean of its rows and gives the square of each way.

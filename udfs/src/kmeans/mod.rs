@@ -30,8 +30,11 @@ mod seeding;
 mod sums;
 mod sweep;
 mod table;
+mod wide;
 
-pub use assign::{Assignment, Cancel, Move, NO_CLUSTER, assignments, farthest, moments, summarize};
+pub use assign::{
+    Assignment, Cancel, Move, NO_CLUSTER, assignments, farthest, squared_distances, squares, summarize, totals,
+};
 pub use bounds::Drift;
 pub use centroids::Centroids;
 pub use fixed_point::{FixedPoint, Profile};

@@ -23,3 +23,17 @@ pub(super) fn squared_distance(row: Row<'_>, centre: &[f64], squared_norm: f64) 
         }
     }
 }
+
+/// ‖x − c‖² of four dense rows, each with a centre of its own.
+pub(super) fn four_squared_distances(rows: [&[f64]; 4], centres: [&[f64]; 4]) -> [f64; 4] {
+    let n = rows[0].len();
+    let (rows, centres) = (rows.map(|row| &row[..n]), centres.map(|centre| &centre[..n]));
+    let mut sums = [0.0; 4];
+    for i in 0..n {
+        for row in 0..4 {
+            let way = rows[row][i] - centres[row][i];
+            sums[row] += way * way;
+        }
+    }
+    sums
+}

@@ -25,6 +25,11 @@ impl ClusterSum {
         Self { weight, features, sums }
     }
 
+    /// Of rows that nothing else is told of.
+    pub(super) fn of_weight(weight: i64) -> Self {
+        Self { weight, ..Self::default() }
+    }
+
     pub fn features(&self) -> &[u32] {
         &self.features
     }
@@ -93,29 +98,26 @@ impl ClusterSum {
         rows: impl IntoIterator<Item = (Row<'a>, i64)>,
         scratch: &mut SumScratch,
     ) -> Self {
-        scratch.sums.resize(scale.n_features(), 0);
-        scratch.is_touched.resize(scale.n_features(), false);
+        scratch.0.resize(scale.n_features(), Default::default());
         let (mut weight, mut features) = (0, vec![]);
         for (row, row_weight) in rows {
             weight += row_weight;
             for (feature, x) in row.iter() {
-                if !scratch.is_touched[feature] {
-                    scratch.is_touched[feature] = true;
+                let under_way = &mut scratch.0[feature];
+                if !under_way.is_touched {
+                    under_way.is_touched = true;
                     features.push(feature as u32);
                 }
-                scratch.sums[feature] += i128::from(scale.quantise_value(feature, x)) * i128::from(row_weight);
+                under_way.sum += i128::from(scale.quantise_value(feature, x)) * i128::from(row_weight);
             }
         }
         features.sort_unstable();
-        let take = |feature: &u32| {
-            scratch.is_touched[*feature as usize] = false;
-            std::mem::take(&mut scratch.sums[*feature as usize])
-        };
+        let take = |feature: &u32| std::mem::take(&mut scratch.0[*feature as usize]).sum;
         let sums = features.iter().map(take).collect();
         Self { weight, features, sums }
     }
 
-    fn of_dense_rows<'a>(scale: &FixedPoint, rows: impl IntoIterator<Item = (Row<'a>, i64)>) -> Self {
+    pub(super) fn of_dense_rows<'a>(scale: &FixedPoint, rows: impl IntoIterator<Item = (Row<'a>, i64)>) -> Self {
         let mut sum = DenseSum::default();
         rows.into_iter().for_each(|(row, weight)| sum.add(scale, row.values, weight));
         sum.finish()
@@ -148,10 +150,8 @@ impl DenseSum {
         }
         self.n_rows += 1;
         self.total_weight += weight;
-        match weight < 0 {
-            true => scale.add_halves::<true>(values, &mut self.high, &mut self.low),
-            false => scale.add_halves::<false>(values, &mut self.high, &mut self.low),
-        }
+        let sign = if weight < 0 { -1.0 } else { 1.0 };
+        scale.add_halves(values, sign, &mut self.high, &mut self.low);
     }
 
     fn flush(&mut self) {
@@ -170,10 +170,13 @@ impl DenseSum {
     }
 }
 
-/// Buffers of one thread.
+/// The sums of one thread, by feature; zero between uses.
 #[derive(Debug, Default)]
-pub struct SumScratch {
-    /// Zero between uses.
-    sums: Vec<i128>,
-    is_touched: Vec<bool>,
+pub struct SumScratch(Vec<UnderWay>);
+
+/// One cache line holds two: a sum and whether it was begun are looked up together.
+#[derive(Debug, Clone, Copy, Default)]
+struct UnderWay {
+    sum: i128,
+    is_touched: bool,
 }

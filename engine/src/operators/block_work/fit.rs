@@ -115,8 +115,9 @@ impl Held {
     fn new(blocks: Vec<Arc<HeldBlock>>, profile: &Profile, cancel: &kmeans::Cancel) -> Result<Self> {
         let scale = FixedPoint::new(profile);
         let points: Vec<&Points> = blocks.iter().map(|block| block.points.as_ref()).collect();
-        let spread = in_place::spread_of(&points, profile.density, &scale, cancel).ok_or_else(cancelled)?;
-        let frame = Frame::new(profile, &spread.mean);
+        let (mean, frame) = in_place::frame_of(&points, profile, &scale, cancel).ok_or_else(cancelled)?;
+        let images: Vec<_> = blocks.par_iter().map(|block| (block.points.as_ref(), block.image(&frame))).collect();
+        let spread = Spread::new(mean, &in_place::squares_of(&images, &scale), &scale);
         Ok(Self { blocks, scale, spread, frame })
     }
 

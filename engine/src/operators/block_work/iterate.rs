@@ -13,26 +13,30 @@ use super::summary::{ExampleRow, SummaryRow};
 use super::{Blocks, Task};
 use crate::block_cache::HeldBlock;
 use crate::blocks::Documents;
-use crate::coordinator::{MEAN, centroids_key};
+use crate::coordinator::centroids_key;
 use crate::external;
 use crate::operators::blocks::{cancelled, compute};
 use crate::operators::partial_wire::{
-    decode_centroids, encode_distances, encode_drawn, encode_far_points, encode_moments, encode_partial,
+    encode_distances, encode_drawn, encode_far_points, encode_moments, encode_partial,
 };
 
+/// The totals of dense rows; or the squares of rows around their mean, which are known once it is published.
 pub(super) async fn moments(task: Task, around_mean: bool) -> Result<Vec<ArrayRef>> {
     let profile = task.services.profile(&task.fit).await?;
-    let mean = match around_mean {
-        true => decode_centroids(&task.fetch(MEAN).await?)?.centre(0).to_vec(),
-        false => vec![],
-    };
+    let arithmetic = if around_mean { Some(task.arithmetic().await?) } else { None };
     let blocks = task.blocks().await?;
     let n_features = profile.n_features();
-    let scale = FixedPoint::new(&profile);
     let held = blocks.held.clone();
-    let moments = compute(move |cancel| {
-        let points: Vec<&Points> = held.iter().map(|block| block.points.as_ref()).collect();
-        in_place::moments_of(&points, &mean, &scale, cancel).ok_or_else(cancelled)
+    let moments = compute(move |cancel| match arithmetic {
+        Some(arithmetic) => {
+            let image = |block: &Arc<HeldBlock>| block.image(&arithmetic.frame);
+            let images: Vec<_> = held.par_iter().map(|block| (block.points.as_ref(), image(block))).collect();
+            Ok(in_place::squares_of(&images, &arithmetic.scale))
+        }
+        None => {
+            let points: Vec<&Points> = held.iter().map(|block| block.points.as_ref()).collect();
+            in_place::totals_of(&points, &FixedPoint::new(&profile), cancel).ok_or_else(cancelled)
+        }
     })
     .await?;
     Ok(result_row(&task, &blocks, &encode_moments(n_features, &moments)))
@@ -141,7 +145,8 @@ pub(super) async fn farthest(task: Task, key: &str, n: usize) -> Result<Vec<Arra
     let far = compute(move |cancel| {
         let resident = |block: &Arc<HeldBlock>| Resident::new(Arc::clone(&block.points), block.image(table.frame()));
         let residents: Vec<Resident> = held.par_iter().map(resident).collect();
-        in_place::farthest_of(&residents, &table, n, cancel).ok_or_else(cancelled)
+        let residents = in_place::relabelled(&residents, &table, cancel).ok_or_else(cancelled)?;
+        Ok(in_place::farthest_of(&residents, &table, n))
     })
     .await?;
     Ok(result_row(&task, &blocks, &encode_far_points(n_features, &far)))

@@ -15,6 +15,7 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 
 use crate::block_cache::{BlockCache, Found, HeldBlock};
 use crate::external;
@@ -82,22 +83,24 @@ impl ExecutorServices {
         fit: &str,
         url: &str,
     ) -> Result<(Arc<HeldBlock>, Found)> {
-        self.watch(fit);
+        let _watch = WatchOnDrop { services: self, fit };
         self.blocks.read(stores, fit, url).await
     }
 
     /// Keeps a block that was made here until the end of its fit.
     pub async fn hold(self: &Arc<Self>, fit: &str, url: &str, points: Arc<Points>) {
-        self.watch(fit);
+        let _watch = WatchOnDrop { services: self, fit };
         self.blocks.hold(fit, url, points).await;
     }
 
     fn watch(self: &Arc<Self>, fit: &str) {
+        // Without a runtime the executor is stopping.
+        let Ok(runtime) = Handle::try_current() else { return };
         if !self.fits.lock().insert(fit.to_string()) {
             return;
         }
         let (services, fit) = (Arc::clone(self), fit.to_string());
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             services.coordinator.over(&fit).await;
             services.fits.lock().remove(&fit);
             services.blocks.forget(&fit);
@@ -133,6 +136,19 @@ impl ExecutorServices {
                 .await
         };
         self.tables.get_or_make((fit.to_string(), key.to_string()), make).await
+    }
+}
+
+/// Waits for the end of a fit once something of it may have been kept: also where the task that kept it was cancelled, whose
+/// fit may have ended before.
+struct WatchOnDrop<'a> {
+    services: &'a Arc<ExecutorServices>,
+    fit: &'a str,
+}
+
+impl Drop for WatchOnDrop<'_> {
+    fn drop(&mut self) {
+        self.services.watch(self.fit);
     }
 }
 

@@ -95,7 +95,7 @@ impl BlockCache {
 
     /// The block of `fit` at `url`, and where it was.
     pub async fn read(
-        &self,
+        self: &Arc<Self>,
         stores: &dyn ObjectStoreRegistry,
         fit: &str,
         url: &str,
@@ -115,10 +115,17 @@ impl BlockCache {
     }
 
     /// Keeps a block of `fit` in memory, or else on disk.
-    pub async fn hold(&self, fit: &str, url: &str, points: Arc<Points>) -> Arc<HeldBlock> {
+    pub async fn hold(self: &Arc<Self>, fit: &str, url: &str, points: Arc<Points>) -> Arc<HeldBlock> {
         let (block, displaced) = self.kept.lock().insert(self, fit, url, points);
-        for (url, block) in displaced {
-            self.spill(&url, &block.points).await;
+        if !displaced.is_empty() {
+            let cache = Arc::clone(self);
+            let spilling = async move {
+                for (url, block) in displaced {
+                    cache.spill(&url, &block.points).await;
+                }
+            };
+            // On its own: a file that is half written when its task is cancelled would be nobody's.
+            let _ = tokio::spawn(spilling).await;
         }
         block
     }
@@ -258,17 +265,17 @@ mod tests {
         Arc::new(points)
     }
 
-    fn cache(n_blocks: usize, memory_blocks: usize, directory: &std::path::Path) -> BlockCache {
+    fn cache(n_blocks: usize, memory_blocks: usize, directory: &std::path::Path) -> Arc<BlockCache> {
         let size = HeldBlock::new(points(100), Arc::default()).memory_bytes();
-        BlockCache::new(BlockLimits {
+        Arc::new(BlockCache::new(BlockLimits {
             memory_bytes: memory_blocks * size,
             cache_bytes: n_blocks * size,
             spill_bytes: BLOCK_SPILL_BYTES_DEFAULT,
             spill_directory: directory.to_path_buf(),
-        })
+        }))
     }
 
-    async fn found(cache: &BlockCache, fit: &str, url: &str) -> Option<Found> {
+    async fn found(cache: &Arc<BlockCache>, fit: &str, url: &str) -> Option<Found> {
         let stores = ObjectStores::new(StorageConfig::default());
         cache.read(&stores, fit, url).await.ok().map(|(_, found)| found)
     }

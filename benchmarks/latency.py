@@ -7,17 +7,13 @@ Several folders (builds with other settings, other versions) are measured in one
 
 import os
 import pathlib
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 
-import adbc_driver_flightsql.dbapi as flightsql
+from cluster import Cluster, external_table
 
 LAKE = pathlib.Path(__file__).parent.parent / "samples/processes"
-TABLE = f"CREATE EXTERNAL TABLE processes STORED AS PARQUET PARTITIONED BY (year, month, day) LOCATION '{LAKE}'"
 FIT = "CREATE OR REPLACE MODEL m USING KMEANS OPTIONS (n_clusters 50, max_features 10000, random_state 7) " \
       "AS SELECT normalize_command(process_command) AS c FROM processes"
 QUERIES = {
@@ -28,42 +24,12 @@ QUERIES = {
 }
 
 
-class Cluster:
-    def __init__(self, binaries, folder):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        start = lambda *command: subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        url = f"http://127.0.0.1:{port}"
-        self.processes = [start(f"{binaries}/covey-scheduler", "--port", str(port), "--warehouse", folder)]
-        self.processes += [start(f"{binaries}/covey-executor", "--scheduler", url, "--vcores", "1") for _ in range(2)]
-        while True:
-            try:
-                self.connection = flightsql.connect(url.replace("http", "grpc"), autocommit=True)
-                self.run(TABLE)
-                break
-            except flightsql.Error:  # not listening yet
-                time.sleep(0.1)
-        time.sleep(2)  # both executors, not only the first that answers
-
-    def run(self, sql):
-        began = time.perf_counter()
-        with self.connection.cursor() as cursor:
-            cursor.execute(sql)
-            cursor.fetchall()
-        return time.perf_counter() - began
-
-    def stop(self):
-        self.connection.close()
-        for process in reversed(self.processes):
-            process.terminate()
-            process.wait()
-
-
 def main():
     folders = sys.argv[1:] or [os.path.dirname(os.environ["COVEY"])]
     with tempfile.TemporaryDirectory() as warehouses:
         clusters = [Cluster(folder, f"{warehouses}/{i}") for i, folder in enumerate(folders)]
+        for cluster in clusters:
+            cluster.query(external_table(LAKE))
         print(f"{'milliseconds':28}" + "".join(f"{f'first [{i}]':>12}{f'median [{i}]':>12}" for i in range(len(folders))))
         for name, (sql, times) in QUERIES.items():
             taken = [[] for _ in clusters]

@@ -1,8 +1,11 @@
-"""The main job, whole processes side by side: `covey run jobs/workloads.sql` with its embedded cluster, and pandas +
-scikit-learn, on all rows as usual and on the distinct rows with weights as an expert would.
+"""The main job side by side: `covey run jobs/workloads.sql` with its embedded cluster, process start included; the same
+statements on a running cluster of 1 scheduler + 2 executors of one core; pandas + scikit-learn as processes, on all rows
+as usual and on the distinct rows with weights as an expert would; and with --spark PySpark + scikit-learn as in a
+notebook, and a pipeline of Spark MLlib, both after their session has started.
 
 Checked in the same run: the cleaned strings are the same, the vocabulary is the same, the labels of every row are
-those that scikit-learn's arithmetic gives for Covey's centres, and the inertia of both fits.
+those that scikit-learn's arithmetic gives for Covey's centres, both clusters give the same model, and the inertia of
+every peer's clusters, all measured on Covey's vectors where the peer has others.
 """
 
 import argparse
@@ -20,6 +23,7 @@ import time
 import numpy as np
 import pyarrow as pa
 
+from cluster import Cluster
 from peer import normalize, read
 
 HERE = pathlib.Path(__file__).parent
@@ -79,9 +83,48 @@ def check(lake, warehouse, table):
     assert distance < 1e-9, distance
     weights = np.array([counts[row["process_command"]] for row in rows])
     inertia = float((np.maximum(squared.min(axis=1), 0) * weights).sum())
+    commands = [row["process_command"] for row in rows]
     print(f"checked: {len(rows)} distinct commands cleaned alike, {shared} of {len(terms)} terms shared, "
           f"idf within 1e-12, every label nearest within 1e-9")
-    return inertia, {row["process_command"]: int(row["c"]) for row in rows}, counts
+    return inertia, dict(zip(commands, ours.tolist())), counts, (commands, matrix, weights)
+
+
+def inertia_of(labels, vectors):
+    """Of the means of a peer's clusters."""
+    import scipy.sparse as sp
+
+    commands, matrix, weights = vectors
+    of_command = np.array([labels[command] for command in commands])
+    members = sp.csr_matrix((weights, (of_command, np.arange(len(commands)))), (of_command.max() + 1, len(commands)))
+    sums, sizes = members @ matrix, np.asarray(members.sum(axis=1)).ravel()
+    total = (matrix.multiply(matrix).sum(axis=1).A1 * weights).sum()
+    return float(total - (sums.multiply(sums).sum(axis=1).A1[sizes > 0] / sizes[sizes > 0]).sum())
+
+
+def on_cluster(lake, folder, runs):
+    """Seconds of the job's statements on a running cluster, the first and the median, and the digest of the model."""
+    statements = (HERE.parent / "jobs/workloads.sql").read_text()
+    for variable, value in [("${LAKE:-samples/processes}", lake), ("${CLUSTERS:-50}", "50"), ("${STRATEGY:-auto}", "auto")]:
+        statements = statements.replace(variable, value)
+    statements = re.sub("--.*", "", statements).split(";")
+    cluster = Cluster(os.path.dirname(COVEY), f"{folder}/cluster", cores=[0, 1])
+    seconds = [sum(cluster.run(sql) for sql in statements if sql.strip()) for _ in range(runs)]
+    digest = cluster.query("SHOW MODELS").to_pylist()[0]["digest"]
+    cluster.stop()
+    return seconds[0], float(np.median(seconds)), digest
+
+
+def with_spark(lake, folder, way, runs):
+    """Seconds after the session's start, the first and the median, and the label of each command."""
+    import pyarrow.parquet as pq
+
+    seconds = []
+    for _ in range(runs):
+        out = f"{folder}/{way}.parquet"
+        _, output = timed([sys.executable, str(HERE / "peer_spark.py"), "--lake", lake, "--way", way, "--out", out], folder)
+        seconds.append(float(re.search(r"seconds (\S+)", output)[1]))
+    labels = pq.read_table(out).to_pydict()
+    return seconds[0], float(np.median(seconds)), dict(zip(labels["process_command"], labels["label"]))
 
 
 def applications(truth, labels, counts):
@@ -107,6 +150,8 @@ def main():
     parser.add_argument("--lake", default=str(HERE.parent / "samples/processes"))
     parser.add_argument("--truth", default=str(HERE.parent / "samples/processes_truth.parquet"))
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--peer-runs", type=int, default=3)
+    parser.add_argument("--spark", action="store_true", help="Spark as well; it needs Java 17")
     arguments = parser.parse_args()
     lake = os.path.abspath(arguments.lake)
 
@@ -116,19 +161,26 @@ def main():
         cold, covey, output = median_of(arguments.runs, job, folder)
         print(output)
         python = [sys.executable, str(HERE / "peer.py"), "--lake", lake]
-        plain_cold, plain, plain_output = median_of(min(arguments.runs, 3), python, folder)
-        expert_cold, expert, expert_output = median_of(min(arguments.runs, 3), [*python, "--collapse"], folder)
+        cluster_cold, on_two, digest = on_cluster(lake, folder, arguments.runs)
+        _, models = timed([COVEY, "sql", "SHOW MODELS", "--format", "csv", "--warehouse", warehouse], None)
+        assert digest == next(csv.DictReader(io.StringIO(models)))["digest"], "the clusters gave different models"
+        plain_cold, plain, plain_output = median_of(arguments.peer_runs, python, folder)
+        expert_cold, expert, expert_output = median_of(arguments.peer_runs, [*python, "--collapse"], folder)
+        spark = {way: with_spark(lake, folder, way, arguments.peer_runs) for way in ("notebook", "mllib")} if arguments.spark else {}
         table = f"CREATE EXTERNAL TABLE processes STORED AS PARQUET PARTITIONED BY (year, month, day) LOCATION '{lake}'"
-        inertia, labels, counts = check(lake, warehouse, table)
+        inertia, labels, counts, vectors = check(lake, warehouse, table)
 
     theirs = [float(re.search(r"inertia (\S+)", text)[1]) for text in (plain_output, expert_output)]
-    print(f"\n{'':42} {'first run':>10} {'median':>10} {'ratio':>8} {'inertia':>14}")
+    names = {"notebook": "PySpark + scikit-learn, after its start", "mllib": "Spark MLlib, after its start"}
+    print(f"\n{'':42} {'first run':>10} {'median':>10} {'embedded':>9} {'cluster':>9} {'inertia':>14}")
     for name, first, median, score in [
         ("covey run, embedded cluster", cold, covey, inertia),
+        ("covey, 1 scheduler + 2 executors", cluster_cold, on_two, inertia),
         ("pandas + scikit-learn, all rows", plain_cold, plain, theirs[0]),
         ("pandas + scikit-learn, distinct rows", expert_cold, expert, theirs[1]),
+        *((names[way], first, median, inertia_of(found, vectors)) for way, (first, median, found) in spark.items()),
     ]:
-        print(f"{name:42} {first:9.2f}s {median:9.2f}s {median / covey:7.1f}x {score:14.1f}")
+        print(f"{name:42} {first:9.2f}s {median:9.2f}s {median / covey:8.1f}x {median / on_two:8.1f}x {score:14.1f}")
     if arguments.truth and os.path.exists(arguments.truth) and "samples/processes" in lake:
         found = applications(arguments.truth, labels, counts)
         print(f"\n{len(found)} applications are the majority of a cluster of purity 0.8 or more: {' '.join(sorted(found))}")

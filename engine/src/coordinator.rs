@@ -104,6 +104,7 @@ impl ExecutorServices {
             services.coordinator.over(&fit).await;
             services.fits.lock().remove(&fit);
             services.blocks.forget(&fit);
+            tracing::debug!(target: "covey", fit, "the blocks of a fit are dropped");
             services.arithmetic.forget(|of| *of == fit);
             services.tables.forget(|(of, _)| *of == fit);
         });

@@ -86,24 +86,31 @@ fn reassign_chunk(
     mut bounds: Option<BoundsMut<'_>>,
 ) -> Reassigned {
     let range = start..start + labels.len();
-    let selected = match &mut bounds {
-        Some(bounds) => undecided_by_bounds(points, image, table, range.clone(), labels, bounds),
-        None => (0..labels.len() as u32).collect(),
+    let Some(bounds) = &mut bounds else {
+        let mut found = [NO_CLUSTER; CHUNK_ROWS];
+        let found = &mut found[..labels.len()];
+        table.labels(&points.rows, image, range, found);
+        let mut moves = vec![];
+        for (i, (label, &to)) in labels.iter_mut().zip(&*found).enumerate() {
+            if *label != to {
+                moves.push(Move { row: (start + i) as u32, from: std::mem::replace(label, to), to });
+            }
+        }
+        return Reassigned { moves, n_skipped: 0 };
     };
+    let selected = undecided_by_bounds(points, image, table, range.clone(), labels, bounds);
     let mut found = vec![Found::default(); selected.len()];
     let mut decided = vec![true; selected.len()];
     table.find(&points.rows, image, range, &selected, &mut found, |i, is_decided| decided[i] = is_decided);
     let mut moves = vec![];
     for ((&i, found), is_decided) in selected.iter().zip(&found).zip(decided) {
         let i = i as usize;
-        if let Some(bounds) = &mut bounds {
-            match is_decided {
-                true => {
-                    let (upper, lower) = table.squared_bounds(image, start + i, found.scores);
-                    bounds.set(i, found.label, found.scores[0], upper, lower);
-                }
-                false => bounds.forget(i),
+        match is_decided {
+            true => {
+                let (upper, lower) = table.squared_bounds(image, start + i, found.scores);
+                bounds.set(i, found.label, found.scores[0], upper, lower);
             }
+            false => bounds.forget(i),
         }
         if labels[i] != found.label {
             moves.push(Move { row: (start + i) as u32, from: labels[i], to: found.label });

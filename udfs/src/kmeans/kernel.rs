@@ -5,7 +5,7 @@
 //! reference arithmetic by the caller. Lanes are clusters: each non-zero of a row is one contiguous multiply-add over
 //! the clusters of a group.
 //!
-//! What is `unsafe` in this crate is here, in `kernel_avx2.rs` and in `wide.rs`: calling a function that was compiled for an
+//! What is `unsafe` in this crate is here, in `kernel_avx2.rs`, `kernel_avx512.rs` and `wide.rs`: calling a function that was compiled for an
 //! instruction set, after asking the processor whether it has it. `pass` is the safe twin.
 
 #![allow(unsafe_code, reason = "functions compiled for an instruction set are called after the processor was asked")]
@@ -14,7 +14,7 @@
 use std::sync::LazyLock;
 
 #[cfg(target_arch = "x86_64")]
-use super::kernel_avx2;
+use super::{kernel_avx2, kernel_avx512};
 
 /// Clusters that are scored at once: one cache line. `least_two` folds just so many.
 pub(super) const LANES: usize = 16;
@@ -85,6 +85,14 @@ pub(super) fn nearest(
     INSTRUCTION_SET.nearest(rows, selected, table, found, scores);
 }
 
+/// The labels alone of the rows that `selected` names; [`UNDECIDED`] where that is so. `scores` is a buffer.
+pub(super) fn label(rows: Rows<'_>, selected: &[u32], table: Table<'_>, labels: &mut [u32], scores: &mut Vec<Lanes>) {
+    if scores.len() != table.norms.len() * TILE_ROWS {
+        *scores = table.scores();
+    }
+    INSTRUCTION_SET.label(rows, selected, table, labels, scores);
+}
+
 /// Writes the clusters that may be among the `N` nearest, one or two, to the one row that is given, ascending. `scores` is
 /// a buffer.
 pub(super) fn candidates<const N: usize>(
@@ -145,6 +153,27 @@ impl InstructionSet {
             }
         }
         sets
+    }
+
+    pub fn label(self, rows: Rows<'_>, selected: &[u32], table: Table<'_>, labels: &mut [u32], scores: &mut [Lanes]) {
+        match (self, rows) {
+            // SAFETY: `available` lists an instruction set only when the processor has it.
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx512, Rows::Sparse { offsets, indices, values, reach }) => unsafe {
+                let rows = kernel_avx2::SparseRows { offsets, indices, values, reach };
+                kernel_avx512::label_sparse(&rows, selected, table, labels, scores);
+            },
+            // SAFETY: the same.
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx512, Rows::Dense { values, reach }) => unsafe {
+                kernel_avx512::label_dense(values, reach, selected, table, labels, scores);
+            },
+            _ => {
+                let mut found = vec![Found::default(); selected.len()];
+                self.nearest(rows, selected, table, &mut found, scores);
+                labels.iter_mut().zip(&found).for_each(|(label, found)| *label = found.label);
+            }
+        }
     }
 
     pub fn nearest(

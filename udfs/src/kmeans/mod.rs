@@ -22,6 +22,8 @@ pub mod in_place;
 mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod kernel_avx2;
+#[cfg(target_arch = "x86_64")]
+mod kernel_avx512;
 mod lloyd;
 mod partial;
 mod reference;

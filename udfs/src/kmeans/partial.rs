@@ -51,7 +51,7 @@ impl Partial {
 const IN_ORDER_MAX: usize = 1 << 16;
 
 /// Moves that are worth sums of their own.
-const MOVES_MIN: usize = 1 << 14;
+const MOVES_MIN: usize = 1 << 10;
 
 /// Goes through the rows once, in the order they are stored in, with the sums of all clusters at hand.
 fn in_order_of_rows(points: &Points, moves: &[Move], n_clusters: usize, scale: &FixedPoint) -> Vec<ClusterSum> {

@@ -249,9 +249,12 @@ impl CentroidTable {
     /// The nearest cluster of every row in `range`, in order.
     pub(super) fn labels(&self, rows: &Rows, image: &Image, range: std::ops::Range<usize>, labels: &mut [u32]) {
         let all: Vec<u32> = (0..range.len() as u32).collect();
-        let mut found = vec![Found::default(); range.len()];
-        self.find(rows, image, range, &all, &mut found, |_, _| {});
-        labels.iter_mut().zip(&found).for_each(|(label, found)| *label = found.label);
+        let (mut scores, mut candidates) = (vec![], vec![]);
+        kernel::label(image.range(rows, range.clone()), &all, self.groups.table(), labels, &mut scores);
+        for (row, label) in range.zip(labels).filter(|(_, label)| **label == UNDECIDED) {
+            let one = image.range(rows, row..row + 1);
+            *label = self.decide(rows.row(row), one, &mut scores, &mut candidates) as u32;
+        }
     }
 
     /// The nearest cluster of every row that `selected` names, counted from the start of `range`. Tells `each` by its
@@ -510,11 +513,12 @@ mod tests {
                     let mut scores = table.groups.table().scores();
                     let rows = image.range(&rows, 0..rows.n_rows());
                     set.nearest(rows, &all, table.groups.table(), &mut found, &mut scores);
+                    let mut labels = vec![0; all.len()];
+                    set.label(rows, &all, table.groups.table(), &mut labels, &mut scores);
                     for (i, (Found { label, .. }, expected)) in found.iter().zip(&expected).enumerate() {
-                        assert!(
-                            label == expected || *label == UNDECIDED,
-                            "{set:?}, k = {k}, d = {d}, {density:?}, row {i}"
-                        );
+                        let how = format!("{set:?}, k = {k}, d = {d}, {density:?}, row {i}");
+                        assert!(label == expected || *label == UNDECIDED, "{how}");
+                        assert_eq!(labels[i], *label, "{how}");
                     }
                 }
                 let mut labels = vec![0; rows.n_rows()];

@@ -4,7 +4,7 @@ of its iterations.
     benchmarks/run cancel [--times 10]
 
 Milliseconds from there, the slowest of all times: until the board of jobs says so, until the executors are idle (the last
-20 ms in which they used a processor), until they have dropped the blocks of the fit, and until the warehouse has no file of
+50 ms in which they used half a processor or more), until they have dropped the blocks of the fit, and until the warehouse has no file of
 it. Checked: no model is there, and the next fit works.
 """
 
@@ -24,7 +24,7 @@ FIT = "CREATE MODEL {name} USING KMEANS OPTIONS (n_clusters 50, tol 0, n_init {n
       "AS SELECT normalize_command(process_command) AS c FROM processes"
 TICK = os.sysconf("SC_CLK_TCK")
 DROPPED = "the blocks of a fit are dropped"
-WINDOW = 0.02
+WINDOW = 0.05
 PATIENCE = 10.0
 
 
@@ -77,7 +77,7 @@ def watch(cluster, began, files, dropped_before, holders):
                 seen[name] = now
         time.sleep(WINDOW)
         used, before = cpu_seconds(executors), used
-        if used - before > 0:
+        if used - before >= WINDOW / 2:
             last_busy = 1000 * (time.perf_counter() - began)
     seen["idle"] = last_busy
     return seen

@@ -62,16 +62,16 @@ pub(super) fn nearest(
 }
 
 /// A pass over dense rows, `(n_rows, n_features)`, compiled for an instruction set: the tile is the compiler's own, and gains
-/// from wider registers. `scores` has room for the rows of a tile.
+/// from wider registers. `scores` has room for the rows of a tile; `decide` makes of those of a row what is told of it.
 macro_rules! dense_pass {
-    ($name:ident, $features:literal) => {
+    ($name:ident, $features:literal, $told:ty, $decide:path) => {
         #[target_feature(enable = $features)]
         pub(super) fn $name(
             values: &[f32],
             reach: &[f32],
             selected: &[u32],
             table: Table<'_>,
-            found: &mut [Found],
+            told: &mut [$told],
             scores: &mut [Lanes],
         ) {
             let n_groups = table.norms.len();
@@ -86,20 +86,27 @@ macro_rules! dense_pass {
                 };
                 for row in 0..tile {
                     let scores = &scores[row * n_groups..(row + 1) * n_groups];
-                    let mut lowest = Lowest::new();
-                    for group in 0..n_groups {
-                        lowest.take(load(&scores[group]));
-                    }
-                    found[i + row] = lowest.found(scores, table, reach[selected[i + row] as usize]);
+                    told[i + row] = $decide(scores, table, reach[selected[i + row] as usize]);
                 }
                 i += tile;
             }
         }
     };
 }
+pub(super) use dense_pass;
 
-dense_pass!(nearest_dense, "avx2,fma");
-dense_pass!(nearest_dense_avx512, "avx512f,avx512vl,avx2,fma");
+dense_pass!(nearest_dense, "avx2,fma", Found, found);
+dense_pass!(nearest_dense_avx512, "avx512f,avx512vl,avx2,fma", Found, found);
+
+/// The cluster with the lowest of these scores, when no other lies within the margin.
+#[target_feature(enable = "avx2,fma")]
+fn found(scores: &[Lanes], table: Table<'_>, reach: f32) -> Found {
+    let mut lowest = Lowest::new();
+    for group in 0..scores.len() {
+        lowest.take(load(&scores[group]));
+    }
+    lowest.found(scores, table, reach)
+}
 
 #[target_feature(enable = "avx2,fma")]
 fn score_one(indices: &[u32], values: &[f32], table: Table<'_>, group: usize) -> Pair {

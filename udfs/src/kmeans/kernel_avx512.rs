@@ -12,38 +12,12 @@ use std::arch::x86_64::{
 };
 
 use super::kernel::{LANES, Lanes, TILE_ROWS, Table, UNDECIDED, bound, score_tile};
-use super::kernel_avx2::SparseRows;
+use super::kernel_avx2::{SparseRows, dense_pass};
 
 /// Groups whose products are added up in registers at once.
 const GROUPS_AT_ONCE: usize = 4;
 
-/// The labels of dense rows. `scores` has room for the rows of a tile.
-#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-pub(super) fn label_dense(
-    values: &[f32],
-    reach: &[f32],
-    selected: &[u32],
-    table: Table<'_>,
-    labels: &mut [u32],
-    scores: &mut [Lanes],
-) {
-    let n_groups = table.norms.len();
-    let mut i = 0;
-    while i < selected.len() {
-        let tile = if selected.len() - i < TILE_ROWS {
-            score_tile::<true, 1>(values, &selected[i..], table, scores);
-            1
-        } else {
-            score_tile::<true, TILE_ROWS>(values, &selected[i..], table, scores);
-            TILE_ROWS
-        };
-        for row in 0..tile {
-            let scores = &scores[row * n_groups..(row + 1) * n_groups];
-            labels[i + row] = label(scores, table, reach[selected[i + row] as usize]);
-        }
-        i += tile;
-    }
-}
+dense_pass!(label_dense, "avx512f,avx512vl,avx2,fma", u32, label);
 
 /// The labels of sparse rows. `scores` has room for one row.
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]

@@ -91,11 +91,7 @@ widened! {
             parts[i - whole] += x * x;
             image[i] = x as f32;
         }
-        let mut sum = 0.0;
-        for part in 0..PARTS {
-            sum += parts[part];
-        }
-        sum
+        parts.iter().fold(0.0, |sum, part| sum + part)
     }
 }
 

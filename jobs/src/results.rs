@@ -48,7 +48,9 @@ pub fn listed_models(models: Vec<(String, Result<Manifest>, Option<DataFusionErr
     };
     let errors: ArrayRef = Arc::new(models.iter().map(text).collect::<StringArray>());
     let models: Vec<_> = models.into_iter().map(|(name, manifest, _)| (name, manifest)).collect();
-    Ok(RecordBatch::try_new(listed_schema(), [columns(&models), vec![errors]].concat())?)
+    let threshold = |(_, manifest): &(_, Result<Manifest>)| manifest.as_ref().ok().and_then(|model| model.threshold);
+    let thresholds: ArrayRef = Arc::new(models.iter().map(threshold).collect::<Float64Array>());
+    Ok(RecordBatch::try_new(listed_schema(), [columns(&models), vec![thresholds, errors]].concat())?)
 }
 
 fn fields() -> Vec<Field> {
@@ -76,6 +78,7 @@ fn created_schema() -> SchemaRef {
 
 fn listed_schema() -> SchemaRef {
     let mut fields = fields();
+    fields.push(Field::new("threshold", DataType::Float64, true));
     fields.push(Field::new("error", DataType::Utf8, true));
     Arc::new(Schema::new(fields))
 }

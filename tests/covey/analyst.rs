@@ -84,6 +84,8 @@ async fn far_rows_are_unknown() {
     let labels = "SELECT cluster_label('n', x) FROM (VALUES (0.0), (2.5), (2.6), (10.0), (99.0)) AS t(x) ORDER BY x";
     let label = |rows: &[Vec<String>]| rows.iter().map(|row| row[0].clone()).collect::<Vec<_>>();
     assert_eq!(label(&cells(&sandbox.sql(labels).await)), ["low", "low", "unknown", "", "unknown"]);
+    let shown = cells(&sandbox.sql("SHOW MODELS").await);
+    assert!(shown.iter().any(|model| model[0] == "n" && model.contains(&"2.0".to_string())), "{shown:?}");
     sandbox.sql("ALTER MODEL n DROP THRESHOLD").await;
     assert_eq!(label(&cells(&sandbox.sql(labels).await)), ["low", "low", "low", "", ""]);
 }

@@ -168,6 +168,9 @@ pub const REPORT_ACTION: &str = "covey.report";
 /// The Flight action that is answered when a fit is over: its name as a JSON string.
 pub const OVER_ACTION: &str = "covey.over";
 
+/// The Flight action that is never answered: an executor, named by a JSON string, keeps it open while it lives.
+pub const PRESENT_ACTION: &str = "covey.present";
+
 /// The key under which a fit publishes the profile of its rows.
 pub const PROFILE: &str = "profile";
 

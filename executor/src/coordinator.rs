@@ -4,7 +4,7 @@ use arrow_flight::Action;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use async_trait::async_trait;
 use bytes::Bytes;
-use covey_engine::coordinator::{Coordinator, FETCH_ACTION, OVER_ACTION, Progress, REPORT_ACTION};
+use covey_engine::coordinator::{Coordinator, FETCH_ACTION, OVER_ACTION, PRESENT_ACTION, Progress, REPORT_ACTION};
 use covey_engine::external;
 use covey_engine::recent::Recent;
 use datafusion::common::exec_datafusion_err;
@@ -30,6 +30,12 @@ impl FlightCoordinator {
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX);
         Self { client, objects: Recent::new(OBJECTS_KEPT_MAX) }
+    }
+
+    /// Keeps a call open by which the scheduler sees that this executor lives. Ready when that has ended.
+    pub async fn be_present(&self, executor: &str) {
+        // How it ended says nothing: the scheduler has gone, or the connection to it.
+        let _ = self.act(PRESENT_ACTION, &executor).await;
     }
 
     async fn act(&self, action: &str, body: &impl Serialize) -> Result<Bytes> {

@@ -8,6 +8,7 @@ mod coordinator;
 mod engine;
 mod explain;
 mod serve;
+mod work_dir;
 
 pub use config::{ExecutorArgs, ExecutorConfig};
 pub use serve::serve;

@@ -34,7 +34,6 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::SessionConfig;
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
-use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -44,6 +43,7 @@ use uuid::Uuid;
 use crate::config::ExecutorConfig;
 use crate::coordinator::FlightCoordinator;
 use crate::engine::CoveyExecutionEngine;
+use crate::work_dir::{WorkDir, sweep};
 
 /// How often an executor says that it lives. The scheduler waits for three of these.
 const HEARTBEAT_SECONDS: u64 = 3;
@@ -100,8 +100,9 @@ struct Member {
     stopped: mpsc::Receiver<bool>,
     results: JoinHandle<Result<()>>,
     tasks: JoinHandle<Result<(), BallistaError>>,
+    presence: JoinHandle<()>,
     /// Intermediate results; removed with the membership, as nobody can ask for them afterwards.
-    _work_dir: TempDir,
+    _work_dir: WorkDir,
 }
 
 impl Member {
@@ -131,7 +132,8 @@ impl Member {
             .await
             .map_err(|e| exec_datafusion_err!("cannot listen on {}:{}: {e}", config.bind_host, config.port))?;
         let process = process_config(config, listener.local_addr()?.port()).await?;
-        let (executor, codec) = build(config, &process, work_dir.path(), channel.clone())?;
+        let coordinator = Arc::new(FlightCoordinator::new(channel.clone()));
+        let (executor, codec) = build(config, &process, work_dir.path(), Arc::clone(&coordinator))?;
 
         let notifier = ShutdownNotifier::new();
         let (stop_send, stopped) = mpsc::channel::<bool>(1);
@@ -159,7 +161,8 @@ impl Member {
             }
         };
         tracing::info!(target: "covey", id = %process.executor_id, vcores = config.vcores, scheduler = %address(config), "executor registered");
-        Ok(Ok(Self { scheduler, executor, notifier, stopped, results, tasks, _work_dir: work_dir }))
+        let presence = tokio::spawn(be_present(coordinator, process.executor_id.clone()));
+        Ok(Ok(Self { scheduler, executor, notifier, stopped, results, tasks, presence, _work_dir: work_dir }))
     }
 
     /// Ready when this executor is no longer a member, with the reason.
@@ -200,19 +203,24 @@ impl Member {
         let _ = self.notifier.notify_shutdown.send(());
         self.results.abort();
         self.tasks.abort();
+        self.presence.abort();
     }
 }
 
-/// A directory of this membership's own.
-fn work_dir(config: &ExecutorConfig) -> Result<TempDir> {
-    let mut builder = tempfile::Builder::new();
-    let builder = builder.prefix("covey-executor-");
-    let Some(parent) = &config.work_dir else {
-        return Ok(builder.tempdir()?);
-    };
-    std::fs::create_dir_all(parent)
-        .and_then(|()| builder.tempdir_in(parent))
-        .map_err(|e| exec_datafusion_err!("cannot make the working directory {}: {e}", parent.display()))
+/// Lets the scheduler see that this executor lives, also after a connection was lost.
+async fn be_present(coordinator: Arc<FlightCoordinator>, executor_id: String) {
+    loop {
+        coordinator.be_present(&executor_id).await;
+        tokio::time::sleep(CONNECT_PAUSE).await;
+    }
+}
+
+fn work_dir(config: &ExecutorConfig) -> Result<WorkDir> {
+    let parent = config.work_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let made = WorkDir::make(&parent)
+        .map_err(|e| exec_datafusion_err!("cannot make a working directory in {}: {e}", parent.display()));
+    tokio::task::spawn_blocking(move || sweep(&parent));
+    made
 }
 
 fn address(config: &ExecutorConfig) -> String {
@@ -269,12 +277,11 @@ fn build(
     config: &ExecutorConfig,
     process: &Arc<ExecutorProcessConfig>,
     work_dir: &Path,
-    channel: Channel,
+    coordinator: Arc<FlightCoordinator>,
 ) -> Result<(Arc<Executor>, Codec)> {
     let stores = Arc::new(ObjectStores::new(config.storage.clone()));
     let models = Arc::new(ModelCache::new(stores.clone()));
     let codec = Arc::new(CoveyPhysicalCodec::new(Arc::clone(&models)));
-    let coordinator = Arc::new(FlightCoordinator::new(channel));
     let memory_bytes = config.memory_bytes.unwrap_or_else(|| machine_memory_bytes() / 2) as usize;
     let blocks = Arc::new(BlockCache::new(BlockLimits {
         memory_bytes,

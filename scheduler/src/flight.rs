@@ -1,4 +1,4 @@
-//! Arrow Flight SQL: the one way in for statements, and two actions for executors.
+//! Arrow Flight SQL: the one way in for statements, and a few actions for executors.
 //!
 //! Ballista's own Flight SQL service plans every statement itself, knows none of ours, and refuses writes; so
 //! statements are handled here. What only describes the catalog is left to it.
@@ -23,7 +23,7 @@ use arrow_flight::{
 use ballista_core::flight_proxy_service::BallistaFlightProxyService;
 use ballista_flight_sql::BallistaFlightSqlService;
 use ballista_flight_sql::backend::{QueryBackend, QueryResult};
-use covey_engine::coordinator::{FETCH_ACTION, OVER_ACTION, Progress, REPORT_ACTION};
+use covey_engine::coordinator::{FETCH_ACTION, OVER_ACTION, PRESENT_ACTION, Progress, REPORT_ACTION};
 use covey_engine::failure::plain_text;
 use covey_engine::threads::aside;
 use covey_jobs::{Covey, FitHub, Prepared};
@@ -40,6 +40,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::cluster::SchedulerCluster;
+use crate::presence::Presences;
 use crate::sessions::{Kept, fork};
 
 /// Bytes of one message in which a published object travels.
@@ -68,6 +69,7 @@ struct Inner {
     cluster: SchedulerCluster,
     proxy: BallistaFlightProxyService,
     hub: Arc<FitHub>,
+    presences: Arc<Presences>,
     shared: Arc<SessionContext>,
     sessions: Kept<Arc<SessionContext>>,
     prepared: Kept<Statement>,
@@ -81,6 +83,7 @@ impl CoveyFlightService {
         cluster: SchedulerCluster,
         proxy: BallistaFlightProxyService,
         hub: Arc<FitHub>,
+        presences: Arc<Presences>,
         shared: Arc<SessionContext>,
     ) -> Self {
         let backend = Arc::new(CatalogBackend { session: Arc::clone(&shared) });
@@ -90,6 +93,7 @@ impl CoveyFlightService {
             cluster,
             proxy,
             hub,
+            presences,
             shared,
             sessions: Kept::default(),
             prepared: Kept::default(),
@@ -390,6 +394,14 @@ impl FlightSqlService for CoveyFlightService {
                 let fit: String = serde_json::from_slice(&action.body).map_err(damaged)?;
                 self.inner.hub.over(&fit).await;
                 bytes::Bytes::new()
+            }
+            PRESENT_ACTION => {
+                let presence = self.inner.presences.open(serde_json::from_slice(&action.body).map_err(damaged)?);
+                let never = futures::stream::once(async move {
+                    let _presence = presence;
+                    std::future::pending().await
+                });
+                return Ok(Response::new(Box::pin(never)));
             }
             other => return Err(Status::unimplemented(format!("there is no action {other:?}"))),
         };

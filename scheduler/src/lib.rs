@@ -11,7 +11,8 @@
 mod cluster;
 mod config;
 mod flight;
-mod homes;
+mod placement;
+mod presence;
 mod serve;
 mod sessions;
 

@@ -29,7 +29,8 @@ use tonic::transport::server::TcpIncoming;
 use crate::cluster::SchedulerCluster;
 use crate::config::SchedulerConfig;
 use crate::flight::CoveyFlightService;
-use crate::homes::HomingCluster;
+use crate::placement::PlacingCluster;
+use crate::presence::Presences;
 
 /// The largest gRPC message between scheduler, executors and clients.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -86,7 +87,7 @@ impl Bound {
         let ballista = self.ballista_config(session, runtime, codec);
         let hub = Arc::new(FitHub::default());
         let jobs = BallistaCluster::new_from_config(&ballista).await.map_err(ballista_error)?.job_state();
-        let cluster = BallistaCluster::new(Arc::new(HomingCluster::new(Arc::clone(&hub))), jobs);
+        let cluster = BallistaCluster::new(Arc::new(PlacingCluster::new(Arc::clone(&hub))), jobs);
         let scheduler = Arc::new(create_scheduler(cluster, Arc::new(ballista)).await.map_err(ballista_error)?);
         let proxy = BallistaFlightProxyService::new(MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX, false, None);
         let address = format!("http://{}", self.address);
@@ -98,7 +99,8 @@ impl Bound {
         let fit_cluster = Arc::new(jobs_cluster.clone());
         let covey = Covey::try_new(fit_cluster, warehouse, cache, Arc::clone(&hub))?;
         covey.register(&shared);
-        let flight = CoveyFlightService::new(covey, jobs_cluster, proxy, Arc::clone(&hub), shared);
+        let presences = Presences::new(Arc::clone(&scheduler));
+        let flight = CoveyFlightService::new(covey, jobs_cluster, proxy, Arc::clone(&hub), presences, shared);
 
         tracing::info!(target: "covey", %address, warehouse = self.config.warehouse, "scheduler ready");
         let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));

@@ -47,6 +47,47 @@ async fn a_killed_executor_changes_nothing() {
     }
 }
 
+/// Goal: a lost executor takes nothing with it but itself: it is noticed by the end of its connection, queries that had
+/// rows on it run again, and the others have all their vcores afterwards. Method: queries of two stages on every executor
+/// when one is killed; then a fit has to find both others.
+#[tokio::test]
+async fn a_lost_executor_costs_nothing_else() {
+    const QUERY: &str = "SELECT count(*) FROM (SELECT a.process_command, count(*) FROM processes a JOIN processes b \
+                         ON a.month = b.month AND a.day = b.day GROUP BY 1)";
+    let mut sandbox = sandbox_with_sample(3, 1).await;
+    let expected = cell(&sandbox.sql(QUERY).await);
+    let mut queries = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let client = sandbox.client().await;
+        queries.spawn(async move { client.execute(QUERY).await });
+    }
+    let running = "SELECT count(*) FROM covey_jobs() WHERE state = 'running' AND stage = 'query'";
+    wait_until("all queries run", async || cell(&sandbox.sql(running).await) == "4").await;
+    sandbox.executors[1].kill();
+    while let Some(answer) = queries.join_next().await {
+        let answer = answer.unwrap().unwrap_or_else(|e| panic!("{e}\n{}", sandbox.log("scheduler.log")));
+        assert_eq!(cell(&answer.batches), expected);
+    }
+    let log = sandbox.log("scheduler.log");
+    assert!(log.contains("the connection of an executor has ended") && !log.contains("heartbeat timed out"), "{log}");
+    sandbox.sql(&create_model("m", ", strategy 'distributed', tol 0")).await;
+    assert_eq!(cell(&sandbox.sql("SELECT min(executors) FROM model_iterations('m')").await), "2");
+}
+
+/// Goal: a query does not wait for a fit. Method: a fit without end, as one task, on the only vcore.
+#[tokio::test]
+async fn queries_run_beside_fits() {
+    let sandbox = sandbox_with_sample(1, 1).await;
+    let client = sandbox.client().await;
+    let fit = tokio::spawn(async move { client.execute(&endless_model("local")).await });
+    let iterating = "SELECT count(*) FROM covey_jobs() WHERE state = 'running' AND iteration >= 1";
+    wait_until("the fit iterates", async || cell(&sandbox.sql(iterating).await) == "1").await;
+    let query = "SELECT count(DISTINCT process_command) > 0 FROM processes WHERE month = 7";
+    assert_eq!(cell(&sandbox.sql(query).await), "true");
+    assert!(!fit.is_finished(), "{:?}", fit.await);
+    fit.abort();
+}
+
 /// Goal: a fit that is cut off by the end of its process leaves no files. Method: SIGTERM to a scheduler, and to a
 /// command with its embedded cluster, in the middle of a fit.
 #[tokio::test]

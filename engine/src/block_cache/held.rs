@@ -61,7 +61,7 @@ impl HeldBlock {
         let rows = &self.points.rows;
         rows.memory_bytes()
             + size_of_val(rows.values()) / 2
-            + self.points.len() * (size_of::<u64>() + 3 * size_of::<u32>())
+            + self.points.len() * (2 * size_of::<u64>() + 2 * size_of::<u32>())
     }
 }
 

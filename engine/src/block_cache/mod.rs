@@ -3,7 +3,8 @@
 //!
 //! A pass reads all blocks of a fit, one after the other. To drop the one that was used longest ago would then drop
 //! every block just before it is needed, so a fit never displaces its own blocks: what does not fit stays outside.
-//! Blocks of other fits make room, the least recently used first, and so do all of them where queries need memory.
+//! Blocks of other fits make room, the least recently used first, and are spilled to disk. Where queries need memory all
+//! of them make room, and are dropped: a query does not wait for a disk.
 
 mod held;
 mod pool;
@@ -153,30 +154,31 @@ impl BlockCache {
 
     /// Takes memory for a query, if there is some or blocks can make room.
     fn try_reserve(&self, bytes: usize) -> bool {
+        self.reserve_up_to(self.memory_bytes, bytes)
+    }
+
+    /// Takes memory that a query has in use already; blocks make room as far as they can.
+    fn reserve(&self, bytes: usize) {
+        self.reserve_up_to(usize::MAX, bytes);
+    }
+
+    fn reserve_up_to(&self, limit: usize, bytes: usize) -> bool {
         let mut kept = self.kept.lock();
-        let Some(for_blocks) = self.memory_bytes.checked_sub(kept.reserved + bytes) else { return false };
+        if kept.reserved + bytes > limit {
+            return false;
+        }
         kept.reserved += bytes;
+        let for_blocks = self.memory_bytes.saturating_sub(kept.reserved);
         let displaced = kept.make_room(for_blocks, None);
-        // Large to free: not under the lock.
+        // Large to free: not under the lock. Not spilled: the query would wait for it.
         drop(kept);
         drop(displaced);
         true
     }
 
-    fn reserve_always(&self, bytes: usize) {
-        if !self.try_reserve(bytes) {
-            self.kept.lock().reserved += bytes;
-        }
-    }
-
     fn release(&self, bytes: usize) {
         let mut kept = self.kept.lock();
         kept.reserved = kept.reserved.saturating_sub(bytes);
-    }
-
-    /// Memory that queries and blocks share.
-    fn memory_bytes(&self) -> usize {
-        self.memory_bytes
     }
 }
 
@@ -323,7 +325,7 @@ mod tests {
     async fn queries_and_blocks_share_memory() {
         let directory = tempfile::tempdir().unwrap();
         let cache = cache(2, 2, directory.path());
-        let size = cache.memory_bytes() / 2;
+        let size = cache.memory_bytes / 2;
         for url in ["s3://w/a", "s3://w/b"] {
             cache.hold("fit", url, points(100)).await;
         }
@@ -335,5 +337,7 @@ mod tests {
         cache.release(size);
         assert_eq!(found(&cache, "fit", "s3://w/c").await, Some(Found::Disk));
         assert_eq!(found(&cache, "fit", "s3://w/c").await, Some(Found::Memory));
+        cache.reserve(3 * size);
+        assert_eq!(cache.kept.lock().bytes, 0);
     }
 }

@@ -44,7 +44,7 @@ impl MemoryPool for SharedPool {
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
         self.own.grow(reservation, additional);
-        self.blocks.reserve_always(additional);
+        self.blocks.reserve(additional);
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
@@ -60,7 +60,7 @@ impl MemoryPool for SharedPool {
         self.own.shrink(reservation, additional);
         Err(resources_datafusion_err!(
             "the executor's {} bytes of memory are in use: {} more are not to be had (--memory-bytes)",
-            self.blocks.memory_bytes(),
+            self.blocks.memory_bytes,
             additional
         ))
     }

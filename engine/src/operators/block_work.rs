@@ -17,7 +17,7 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use serde::{Deserialize, Serialize};
 
-use crate::block_cache::{Found, HeldBlock};
+use crate::block_cache::HeldBlock;
 use crate::coordinator::{Arithmetic, ExecutorServices};
 
 pub use summary::{ExampleRow, SummaryRow};
@@ -117,6 +117,11 @@ impl BlockWork {
         }
     }
 
+    /// Whether each partition is worked on by itself, once: such tasks are short, whatever becomes of the fit.
+    pub fn is_pass(&self) -> bool {
+        !matches!(self, Self::Seed(_) | Self::Fit(_) | Self::Sweep(_))
+    }
+
     /// What a fit is at, told in the words of its user.
     pub fn stage(&self) -> &'static str {
         match self {
@@ -199,23 +204,12 @@ struct Task {
     urls: Vec<String>,
 }
 
-/// The blocks of a task.
-#[derive(Clone)]
-struct Blocks {
-    held: Vec<Arc<HeldBlock>>,
-    n_points: u64,
-    /// How many were in memory.
-    n_hits: u64,
-}
-
 impl Task {
-    async fn blocks(&self) -> Result<Blocks> {
-        let mut blocks = Blocks { held: Vec::with_capacity(self.urls.len()), n_points: 0, n_hits: 0 };
+    /// All blocks at once, for work that goes over them again and again.
+    async fn blocks(&self) -> Result<Vec<Arc<HeldBlock>>> {
+        let mut blocks = Vec::with_capacity(self.urls.len());
         for url in &self.urls {
-            let (block, found) = self.services.block(self.stores.as_ref(), &self.fit, url).await?;
-            blocks.n_points += block.points.len() as u64;
-            blocks.n_hits += u64::from(found == Found::Memory);
-            blocks.held.push(block);
+            blocks.push(self.services.block(self.stores.as_ref(), &self.fit, url).await?.0);
         }
         Ok(blocks)
     }

@@ -110,7 +110,7 @@ impl Fit<'_> {
         }
         let mut mean = vec![];
         if density == Density::Dense {
-            mean = Spread::mean(density, &self.moments(urls, false).await?, scale);
+            mean = Spread::mean(&self.moments(urls, false).await?, scale);
             self.published.mean(&mean)?;
             if is_local {
                 return Ok(None);

@@ -27,14 +27,6 @@ pub(crate) const WEIGHT_COLUMN: &str = "weight";
 /// Decimal digits of a weight in weight units.
 const UNITS_DIGITS: u8 = 19;
 
-/// A file that [`CollectExec`] wrote.
-struct Collected {
-    executor: String,
-    url: String,
-    profile: Option<Profile>,
-    n_values: u64,
-}
-
 impl Fit<'_> {
     pub(super) async fn prepare(&self, query: LogicalPlan) -> Result<Prepared> {
         self.context.job.stage("prepare");
@@ -75,14 +67,7 @@ impl Fit<'_> {
             let documents: Vec<String> = files.into_iter().map(|file| file.url).collect();
             self.vectorize(&documents, &mut prepared).await?;
         } else {
-            let blocks = files.into_iter().map(|file| Block {
-                executor: file.executor,
-                url: file.url,
-                documents: None,
-                n_values: file.n_values,
-                profile: file.profile,
-            });
-            self.merge_blocks(blocks, &mut prepared)?;
+            self.merge_blocks(files, &mut prepared)?;
         }
         Ok(prepared)
     }
@@ -154,7 +139,7 @@ impl Fit<'_> {
         self.merge_blocks(blocks, prepared)
     }
 
-    fn merge_blocks(&self, blocks: impl IntoIterator<Item = Block>, prepared: &mut Prepared) -> Result<()> {
+    fn merge_blocks(&self, blocks: Vec<Block>, prepared: &mut Prepared) -> Result<()> {
         for Block { executor, url, documents, n_values, profile } in blocks {
             let profile = profile.ok_or_else(|| exec_datafusion_err!("block {url} came without its profile"))?;
             if prepared.blocks.is_empty() {
@@ -245,7 +230,7 @@ pub(super) fn collapse(query: LogicalPlan, features: &ModelFeatures) -> Result<L
     LogicalPlanBuilder::from(query).project(projected)?.aggregate(keys, vec![rows, weight])?.build()
 }
 
-fn read_collected(batches: &[RecordBatch], prepared: &mut Prepared) -> Result<Vec<Collected>> {
+fn read_collected(batches: &[RecordBatch], prepared: &mut Prepared) -> Result<Vec<Block>> {
     let mut files = vec![];
     for batch in batches {
         let numbers = |column: usize| batch.column(column).as_primitive::<UInt64Type>();
@@ -260,18 +245,19 @@ fn read_collected(batches: &[RecordBatch], prepared: &mut Prepared) -> Result<Ve
                 true => Some(serde_json::from_str(profiles.value(i)).map_err(external)?),
                 false => None,
             };
-            files.push(Collected {
+            files.push(Block {
                 executor: executors.value(i).to_string(),
                 url: urls.value(i).to_string(),
-                profile,
+                documents: None,
                 n_values: numbers(6).value(i),
+                profile,
             });
         }
     }
     Ok(files)
 }
 
-/// A block, who wrote it, and for text the documents that it was made of.
+/// A block, who wrote it, and for text the documents that it was made of; or a file of documents, which has no profile.
 struct Block {
     executor: String,
     url: String,

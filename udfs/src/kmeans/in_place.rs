@@ -38,7 +38,7 @@ pub fn frame_of(
 ) -> Option<(Vec<f64>, Frame)> {
     let mean = match profile.density {
         Density::Sparse => vec![],
-        Density::Dense => Spread::mean(profile.density, &totals_of(blocks, scale, cancel)?, scale),
+        Density::Dense => Spread::mean(&totals_of(blocks, scale, cancel)?, scale),
     };
     let frame = Frame::new(profile, &mean);
     Some((mean, frame))

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Centroids, ClusterSum, FarPoint, FixedPoint, Moments, Partial, SumScratch};
-use crate::matrix::{Density, WEIGHT_ONE};
+use crate::matrix::WEIGHT_ONE;
 
 /// By what rows and centres are compared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,11 +44,8 @@ pub struct Spread {
 
 impl Spread {
     /// The mean of dense rows, which their second moments are taken around.
-    pub fn mean(density: Density, moments: &Moments, scale: &FixedPoint) -> Vec<f64> {
-        match density {
-            Density::Sparse => vec![],
-            Density::Dense => means(&moments.sum, scale).map(|(_, mean)| mean).collect(),
-        }
+    pub fn mean(moments: &Moments, scale: &FixedPoint) -> Vec<f64> {
+        means(&moments.sum, scale).map(|(_, mean)| mean).collect()
     }
 
     /// From the moments of all rows around `mean`.

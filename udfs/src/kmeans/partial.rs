@@ -112,7 +112,8 @@ fn by_cluster(points: &Points, moves: &[Move], n_clusters: usize) -> (Vec<usize>
     (starts, entries)
 }
 
-/// A sum over all rows, whatever their cluster: what the mean and the variance of the features follow from.
+/// A sum over all rows, whatever their cluster: what the mean and the variance of the features follow from. Of sparse rows
+/// only the weight and the squares are summed: their variance follows from the sums of an iteration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Moments {
     pub sum: ClusterSum,

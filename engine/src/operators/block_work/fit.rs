@@ -24,7 +24,7 @@ pub(super) async fn seed(task: Task, spec: SeedSpec) -> Result<Vec<ArrayRef>> {
         return Ok(result_row(&given, String::from("[]")));
     }
     let arithmetic = task.arithmetic().await?;
-    let blocks = task.blocks().await?.held;
+    let blocks = task.blocks().await?;
     let work = move |cancel: &kmeans::Cancel| seed_blocks(&blocks, &spec, &arithmetic.scale, &arithmetic.frame, cancel);
     Ok(result_row(&compute(work).await?, String::from("[]")))
 }
@@ -86,7 +86,7 @@ async fn run_reporting<T: Send + 'static>(
     work: impl FnOnce(Held, &dyn Fn(Progress), &kmeans::Cancel) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let profile = task.services.profile(&task.fit).await?;
-    let blocks = task.blocks().await?.held;
+    let blocks = task.blocks().await?;
     let (reports, mut progress) = tokio::sync::mpsc::unbounded_channel();
     let (services, fit) = (Arc::clone(&task.services), task.fit.as_str());
     let reporting = async move {

@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use covey_udfs::kmeans::{self, CentroidTable, FixedPoint, Frame, Merge, Ranked, Resident, Sample, in_place};
+use covey_udfs::kmeans::{
+    self, CentroidTable, FarPoint, FixedPoint, Frame, Merge, Moments, Partial, Ranked, Resident, Sample, in_place,
+};
 use covey_udfs::matrix::Points;
 use datafusion::arrow::array::{ArrayRef, BinaryArray, StringArray, UInt32Array, UInt64Array};
 use datafusion::error::Result;
-use rayon::prelude::*;
 
+use super::Task;
 use super::summary::{ExampleRow, SummaryRow};
-use super::{Blocks, Task};
-use crate::block_cache::HeldBlock;
+use crate::block_cache::{Found, HeldBlock};
 use crate::blocks::Documents;
 use crate::coordinator::centroids_key;
 use crate::external;
@@ -20,88 +21,103 @@ use crate::operators::partial_wire::{
     encode_distances, encode_drawn, encode_far_points, encode_moments, encode_partial,
 };
 
+/// What a task has worked on.
+#[derive(Default)]
+struct Tally {
+    n_points: u64,
+    /// Blocks that were in memory, and others.
+    n_hits: u64,
+    n_misses: u64,
+}
+
+impl Task {
+    /// A block to be worked on next. A pass takes one after the other, so that a task holds one at a time beside what is
+    /// in the cache, however many it has.
+    async fn take(&self, url: &str, tally: &mut Tally) -> Result<Arc<HeldBlock>> {
+        let (block, found) = self.services.block(self.stores.as_ref(), &self.fit, url).await?;
+        tally.n_points += block.points.len() as u64;
+        let of_kind = if found == Found::Memory { &mut tally.n_hits } else { &mut tally.n_misses };
+        *of_kind += 1;
+        Ok(block)
+    }
+}
+
 /// The totals of dense rows; or the squares of rows around their mean, which are known once it is published.
 pub(super) async fn moments(task: Task, around_mean: bool) -> Result<Vec<ArrayRef>> {
-    let profile = task.services.profile(&task.fit).await?;
+    let profile = Arc::new(task.services.profile(&task.fit).await?);
     let arithmetic = if around_mean { Some(task.arithmetic().await?) } else { None };
-    let blocks = task.blocks().await?;
-    let n_features = profile.n_features();
-    let held = blocks.held.clone();
-    let moments = compute(move |cancel| match arithmetic {
-        Some(arithmetic) => {
-            let image = |block: &Arc<HeldBlock>| block.image(&arithmetic.frame);
-            let images: Vec<_> = held.par_iter().map(|block| (block.points.as_ref(), image(block))).collect();
-            Ok(in_place::squares_of(&images, &arithmetic.scale))
-        }
-        None => {
-            let points: Vec<&Points> = held.iter().map(|block| block.points.as_ref()).collect();
-            in_place::totals_of(&points, &FixedPoint::new(&profile), cancel).ok_or_else(cancelled)
-        }
-    })
-    .await?;
-    Ok(result_row(&task, &blocks, &encode_moments(n_features, &moments)))
+    let (mut tally, mut total) = (Tally::default(), Moments::default());
+    for url in &task.urls {
+        let block = task.take(url, &mut tally).await?;
+        let (profile, arithmetic) = (Arc::clone(&profile), arithmetic.clone());
+        let moments = compute(move |cancel| match arithmetic {
+            Some(arithmetic) => {
+                let image = block.image(&arithmetic.frame);
+                Ok(in_place::squares_of(&[(block.points.as_ref(), image)], &arithmetic.scale))
+            }
+            None => {
+                let scale = FixedPoint::new(&profile);
+                in_place::totals_of(&[block.points.as_ref()], &scale, cancel).ok_or_else(cancelled)
+            }
+        });
+        total.merge(&moments.await?);
+    }
+    Ok(result_row(&task, &tally, &encode_moments(profile.n_features(), &total)))
 }
 
 /// What an iteration changes: only rows that go to another cluster count.
 pub(super) async fn assign(task: Task, run: usize, iteration: usize, merges: Vec<Merge>) -> Result<Vec<ArrayRef>> {
     let table = task.table(&centroids_key(run, iteration)).await?;
     let arithmetic = task.arithmetic().await?;
-    let n_features = table.centroids().n_features();
-    let blocks = task.blocks().await?;
-    let labelled = match iteration.checked_sub(1) {
-        Some(before) => {
-            let labels = blocks.held.iter().map(|block| block.take_labels(run, before)).collect();
-            Labelled::after(&task, run, before, labels).await?
-        }
-        None => Labelled::unassigned(&blocks.held),
-    };
-    let held = blocks.held.clone();
-    let partial = compute(move |cancel| {
-        let mut residents = labelled.residents(&held, &arithmetic.frame, cancel)?;
-        residents.par_iter_mut().for_each(|resident| merges.iter().for_each(|merge| resident.merge(*merge)));
-        let partial = in_place::pass(&mut residents, &table, &arithmetic.scale, None, cancel).ok_or_else(cancelled)?;
-        for (block, resident) in held.iter().zip(residents) {
+    let merges: Arc<[Merge]> = merges.into();
+    let (mut tally, mut total) = (Tally::default(), Partial::zeros(table.n_clusters()));
+    for url in &task.urls {
+        let block = task.take(url, &mut tally).await?;
+        let labelled = match iteration.checked_sub(1) {
+            Some(before) => Labelled::after(&task, run, before, block.take_labels(run, before)).await?,
+            None => Labelled::Unassigned,
+        };
+        let (table, arithmetic, merges) = (Arc::clone(&table), Arc::clone(&arithmetic), Arc::clone(&merges));
+        let partial = compute(move |cancel| {
+            let mut resident = labelled.resident(&block, &arithmetic.frame, cancel)?;
+            merges.iter().for_each(|merge| resident.merge(*merge));
+            let partial = resident.pass(&table, &arithmetic.scale, None, cancel).ok_or_else(cancelled)?;
             block.keep_labels(run, iteration, resident.into_labels());
-        }
-        Ok(partial)
-    })
-    .await?;
-    Ok(result_row(&task, &blocks, &encode_partial(n_features, &partial)))
+            Ok(partial)
+        });
+        total.merge(&partial.await?);
+    }
+    Ok(result_row(&task, &tally, &encode_partial(table.centroids().n_features(), &total)))
 }
 
-/// The labels of blocks after an iteration, where they are known, and how to find the others again: a block that comes
-/// from elsewhere has none, but the centroids of that iteration are still published.
-struct Labelled {
-    labels: Vec<Option<Vec<u32>>>,
-    table: Option<Arc<CentroidTable>>,
+/// What is known of the clusters of a block's rows after an iteration.
+enum Labelled {
+    /// There was no iteration.
+    Unassigned,
+    Known(Vec<u32>),
+    /// By the centroids of that iteration, which are still published: a block that comes from elsewhere has no labels.
+    By(Arc<CentroidTable>),
 }
 
 impl Labelled {
-    fn unassigned(blocks: &[Arc<HeldBlock>]) -> Self {
-        Self { labels: vec![None; blocks.len()], table: None }
+    async fn after(task: &Task, run: usize, iteration: usize, labels: Option<Vec<u32>>) -> Result<Self> {
+        match labels {
+            Some(labels) => Ok(Self::Known(labels)),
+            None => Ok(Self::By(task.table(&centroids_key(run, iteration)).await?)),
+        }
     }
 
-    async fn after(task: &Task, run: usize, iteration: usize, labels: Vec<Option<Vec<u32>>>) -> Result<Self> {
-        let table = match labels.contains(&None) {
-            true => Some(task.table(&centroids_key(run, iteration)).await?),
-            false => None,
-        };
-        Ok(Self { labels, table })
-    }
-
-    fn residents(self, blocks: &[Arc<HeldBlock>], frame: &Frame, cancel: &kmeans::Cancel) -> Result<Vec<Resident>> {
-        let resident = |(block, labels): (&Arc<HeldBlock>, Option<Vec<u32>>)| {
-            let (points, image) = (Arc::clone(&block.points), block.image(frame));
-            if let Some(labels) = labels {
-                return Ok(Resident::with_labels(points, image, labels));
+    fn resident(self, block: &HeldBlock, frame: &Frame, cancel: &kmeans::Cancel) -> Result<Resident> {
+        let (points, image) = (Arc::clone(&block.points), block.image(frame));
+        match self {
+            Self::Unassigned => Ok(Resident::new(points, image)),
+            Self::Known(labels) => Ok(Resident::with_labels(points, image, labels)),
+            Self::By(table) => {
+                let mut resident = Resident::new(points, image);
+                resident.relabel(&table, cancel).ok_or_else(cancelled)?;
+                Ok(resident)
             }
-            let mut resident = Resident::new(points, image);
-            if let Some(table) = &self.table {
-                resident.relabel(table, cancel).ok_or_else(cancelled)?;
-            }
-            Ok(resident)
-        };
-        blocks.par_iter().zip(self.labels).map(resident).collect()
+        }
     }
 }
 
@@ -113,52 +129,57 @@ pub(super) async fn distances(
     is_asked_for: Vec<bool>,
 ) -> Result<Vec<ArrayRef>> {
     let (arithmetic, table) = (task.arithmetic().await?, task.table(key).await?);
-    let blocks = task.blocks().await?;
-    let labels = blocks.held.iter().map(|block| block.labels(run, iteration)).collect();
-    let labelled = Labelled::after(&task, run, iteration, labels).await?;
-    let held = blocks.held.clone();
-    let distances = compute(move |cancel| {
-        let residents = labelled.residents(&held, &arithmetic.frame, cancel)?;
-        Ok(in_place::distances_of(&residents, &table, &is_asked_for, &arithmetic.scale))
-    })
-    .await?;
-    Ok(result_row(&task, &blocks, &encode_distances(&distances)))
+    let (mut tally, mut total) = (Tally::default(), vec![0; is_asked_for.len()]);
+    let is_asked_for: Arc<[bool]> = is_asked_for.into();
+    for url in &task.urls {
+        let block = task.take(url, &mut tally).await?;
+        let labelled = Labelled::after(&task, run, iteration, block.labels(run, iteration)).await?;
+        let (table, arithmetic) = (Arc::clone(&table), Arc::clone(&arithmetic));
+        let is_asked_for = Arc::clone(&is_asked_for);
+        let distances = compute(move |cancel| {
+            let resident = labelled.resident(&block, &arithmetic.frame, cancel)?;
+            Ok(in_place::distances_of(&[resident], &table, &is_asked_for, &arithmetic.scale))
+        });
+        total.iter_mut().zip(distances.await?).for_each(|(total, part)| *total += part);
+    }
+    Ok(result_row(&task, &tally, &encode_distances(&total)))
 }
 
 pub(super) async fn sample(task: Task, n: usize, random_state: u64) -> Result<Vec<ArrayRef>> {
-    let blocks = task.blocks().await?;
-    let n_features = blocks.held.first().map_or(0, |block| block.points.rows.n_features());
-    let held = blocks.held.clone();
-    let drawn = compute(move |_| {
-        let drawn = held.par_iter().flat_map(|block| Sample::draw(&block.points, n, random_state));
-        Ok(Sample::first(drawn.collect(), n))
-    })
-    .await?;
-    Ok(result_row(&task, &blocks, &encode_drawn(n_features, drawn)))
+    let (mut tally, mut n_features, mut total) = (Tally::default(), 0, vec![]);
+    for url in &task.urls {
+        let block = task.take(url, &mut tally).await?;
+        n_features = block.points.rows.n_features();
+        total.extend(compute(move |_| Ok(Sample::draw(&block.points, n, random_state))).await?);
+        total = Sample::first(total, n);
+    }
+    Ok(result_row(&task, &tally, &encode_drawn(n_features, total)))
 }
 
 pub(super) async fn farthest(task: Task, key: &str, n: usize) -> Result<Vec<ArrayRef>> {
     let table = task.table(key).await?;
-    let blocks = task.blocks().await?;
-    let n_features = table.centroids().n_features();
-    let held = blocks.held.clone();
-    let far = compute(move |cancel| {
-        let resident = |block: &Arc<HeldBlock>| Resident::new(Arc::clone(&block.points), block.image(table.frame()));
-        let residents: Vec<Resident> = held.par_iter().map(resident).collect();
-        let residents = in_place::relabelled(&residents, &table, cancel).ok_or_else(cancelled)?;
-        Ok(in_place::farthest_of(&residents, &table, n))
-    })
-    .await?;
-    Ok(result_row(&task, &blocks, &encode_far_points(n_features, &far)))
+    let (mut tally, mut total) = (Tally::default(), vec![]);
+    for url in &task.urls {
+        let block = task.take(url, &mut tally).await?;
+        let table = Arc::clone(&table);
+        let far = compute(move |cancel| {
+            let resident = Labelled::By(Arc::clone(&table)).resident(&block, table.frame(), cancel)?;
+            Ok(in_place::farthest_of(&[resident], &table, n))
+        });
+        total.extend(far.await?);
+        FarPoint::sort(&mut total);
+        total.truncate(n);
+    }
+    Ok(result_row(&task, &tally, &encode_far_points(table.centroids().n_features(), &total)))
 }
 
-fn result_row(task: &Task, blocks: &Blocks, result: &[u8]) -> Vec<ArrayRef> {
+fn result_row(task: &Task, tally: &Tally, result: &[u8]) -> Vec<ArrayRef> {
     let number = |n: u64| Arc::new(UInt64Array::from(vec![n]));
     vec![
         Arc::new(StringArray::from(vec![task.services.executor_id.as_str()])),
-        number(blocks.n_points),
-        number(blocks.n_hits),
-        number(blocks.held.len() as u64 - blocks.n_hits),
+        number(tally.n_points),
+        number(tally.n_hits),
+        number(tally.n_misses),
         Arc::new(BinaryArray::from_vec(vec![result])),
     ]
 }
@@ -166,16 +187,16 @@ fn result_row(task: &Task, blocks: &Blocks, result: &[u8]) -> Vec<ArrayRef> {
 /// One row for each cluster that has rows here. Examples are the texts of rows, or their numbers.
 pub(super) async fn summarize(task: Task, key: &str, documents: Vec<(String, String)>) -> Result<Vec<ArrayRef>> {
     let (arithmetic, table) = (task.arithmetic().await?, task.table(key).await?);
-    let blocks = task.blocks().await?;
     let documents: HashMap<String, String> = documents.into_iter().collect();
     let mut clusters = vec![SummaryRow::default(); table.n_clusters()];
-    for (url, block) in task.urls.iter().zip(&blocks.held) {
+    for url in &task.urls {
+        let block = task.take(url, &mut Tally::default()).await?;
         let texts = match documents.get(url) {
             Some(url) => Some(Documents::read(task.stores.as_ref(), url).await?),
             None => None,
         };
         let found = {
-            let (block, table, arithmetic) = (Arc::clone(block), Arc::clone(&table), Arc::clone(&arithmetic));
+            let (block, table, arithmetic) = (Arc::clone(&block), Arc::clone(&table), Arc::clone(&arithmetic));
             let texts = texts.clone();
             let before = move |a, b| texts.as_ref().is_some_and(|texts| texts.texts.value(a) < texts.texts.value(b));
             let work = move |cancel: &kmeans::Cancel| {

@@ -71,7 +71,7 @@ fn fit(points: &Arc<Points>, init: &Centroids, max_iter: usize) -> Fit {
     let scale = FixedPoint::new(&profile);
     let (mean, frame) = in_place::frame_of(&[points], &profile, &scale, &go_on).expect(never);
     let mut blocks = [Resident::of_points(Arc::clone(points), &frame)];
-    let squares = in_place::squares_of(&[(points, Arc::clone(&blocks[0].image))], &scale);
+    let squares = in_place::squares_of(&[Arc::clone(&blocks[0].distinct)], &scale);
     let spread = Spread::new(mean, &squares, &scale);
     let params = LloydParams { metric: Metric::Euclidean, max_iter, tol: 0.0 };
     let mut lloyd = Lloyd::new(params, scale, spread, init.clone());
@@ -80,12 +80,12 @@ fn fit(points: &Arc<Points>, init: &Centroids, max_iter: usize) -> Fit {
     if lloyd.history().last().is_none_or(|last| last.n_moved > 0) {
         blocks[0].relabel(&table, &go_on).expect(never);
     }
-    let distances = squared_distances(points, blocks[0].labels(), &table);
+    let labels = blocks[0].labels();
+    let distances = squared_distances(points, &labels, &table);
     let weighed = |(distance, weight): (&f64, &u64)| distance * *weight as f64;
     let inertia =
         distances.iter().zip(&points.weights).map(weighed).sum::<f64>() / weight_units(1.0).unwrap_or(1) as f64;
-    let [block] = blocks;
-    Fit { labels: block.into_labels(), distances, n_iter: lloyd.history().len(), inertia }
+    Fit { labels, distances, n_iter: lloyd.history().len(), inertia }
 }
 
 fn read(path: &Path) -> Result<RecordBatch, String> {

@@ -177,6 +177,21 @@ impl Rows {
         Ok(())
     }
 
+    /// Some of the rows, in this order.
+    pub fn gather(&self, rows: &[u32]) -> Self {
+        let n_values = rows.iter().map(|&row| self.row(row as usize).values.len()).sum();
+        let mut gathered = Self {
+            n_features: self.n_features,
+            density: self.density,
+            offsets: Vec::with_capacity(rows.len() + 1),
+            indices: Vec::with_capacity(n_values),
+            values: Vec::with_capacity(n_values),
+        };
+        gathered.offsets.push(0);
+        rows.iter().for_each(|&row| gathered.push_row(self.row(row as usize)));
+        gathered
+    }
+
     /// Appends a row of a matrix of the same kind.
     pub fn push_row(&mut self, row: Row<'_>) {
         debug_assert_eq!(row.density, self.density);

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use serde_json::Value;
 
 use crate::kmeans::{
-    self, CentroidTable, Centroids, Drift, FixedPoint, Frame, Image, Init, Lloyd, LloydParams, Metric, Partial,
+    self, CentroidTable, Centroids, Distinct, Drift, FixedPoint, Frame, Init, Lloyd, LloydParams, Metric, Partial,
     Profile, Prospects, Resident, Spread, in_place,
 };
 use crate::matrix::{Density, Points, WEIGHT_ONE};
@@ -112,13 +112,13 @@ impl Fit {
         let (mean, frame) = in_place::frame_of(&points, &profile, &scale, &GO_ON).unwrap();
         let resident = |block: &Points| Resident::of_points(Arc::new(block.clone()), &frame);
         let blocks: Vec<Resident> = blocks.iter().map(resident).collect();
-        let images: Vec<_> = blocks.iter().map(|block| (block.points.as_ref(), Arc::clone(&block.image))).collect();
-        let spread = Spread::new(mean, &in_place::squares_of(&images, &scale), &scale);
+        let distinct: Vec<_> = blocks.iter().map(|block| Arc::clone(&block.distinct)).collect();
+        let spread = Spread::new(mean, &in_place::squares_of(&distinct, &scale), &scale);
         Self { blocks, scale, spread, frame }
     }
 
     pub fn prospects(&self) -> Prospects {
-        let blocks = self.blocks.iter().map(|block| (block.points.clone(), block.image.clone()));
+        let blocks = self.blocks.iter().map(|block| (block.points.clone(), block.distinct.clone()));
         Prospects::new(blocks.collect(), Metric::Euclidean)
     }
 
@@ -173,15 +173,15 @@ fn compare_with_scikit_learn(i: usize, case: &Value, density: Density) {
         fit.run(LloydParams { metric: Metric::Euclidean, max_iter: 300, tol: case["tol"].as_f64().unwrap() }, init);
     assert_eq!(lloyd.history().len() as u64, case["n_iter"].as_u64().unwrap(), "case {i}");
     let table = fit.table(lloyd.centroids());
-    let Resident { points, image, .. } = &fit.blocks[0];
-    let labels = kmeans::assignments(points, image, &table, &GO_ON).unwrap();
+    let Resident { points, distinct, .. } = &fit.blocks[0];
+    let labels = kmeans::assignments(distinct, &table, &GO_ON).unwrap();
     let expected: Vec<usize> = numbers(&case["labels"]).iter().map(|label| *label as usize).collect();
     assert_eq!(labels.iter().map(|found| found.cluster).collect::<Vec<_>>(), expected, "case {i}");
     for (ours, theirs) in lloyd.centroids().values().iter().zip(matrix(&case["centres"]).concat()) {
         let tolerance = 1e-9 + 1e-15 * theirs.abs();
         assert!((ours - theirs).abs() < tolerance, "case {i}: {ours} {theirs}");
     }
-    let summary = kmeans::summarize(points, image, &table, &fit.scale, |a, b| a < b, &GO_ON).unwrap();
+    let summary = kmeans::summarize(points, distinct, &table, &fit.scale, |a, b| a < b, &GO_ON).unwrap();
     let inertia = fit.scale.inertia(summary.iter().map(|cluster| cluster.inertia).sum());
     let expected = case["inertia"].as_f64().unwrap();
     assert!((inertia - expected).abs() < 1e-9 * expected, "case {i}: {inertia} {expected}");
@@ -452,6 +452,6 @@ fn passes_can_be_cancelled() {
     let table = fit.table(&Centroids::zeros(2, 4));
     let cancelled = AtomicBool::new(true);
     assert!(fit.blocks[0].pass(&table, &fit.scale, None, &cancelled).is_none());
-    assert!(kmeans::assignments(&points, &Image::new(&points.rows, &fit.frame), &table, &cancelled).is_none());
+    assert!(kmeans::assignments(&Distinct::new(&Arc::new(points), &fit.frame), &table, &cancelled).is_none());
     assert!(kmeans::seed_at_most(fit.prospects(), 2, Init::Random, &fit.scale, &fit.frame, 0, &cancelled).is_none());
 }

@@ -160,7 +160,7 @@ fn spherical_lloyd_equals_naive() {
             all.weights.push((1 + i as u64 % 3) * WEIGHT_ONE);
         }
         let mut fit = Fit::new(std::slice::from_ref(&all));
-        let blocks = vec![(fit.blocks[0].points.clone(), fit.blocks[0].image.clone())];
+        let blocks = vec![(fit.blocks[0].points.clone(), fit.blocks[0].distinct.clone())];
         let prospects = Prospects::new(blocks, Metric::Cosine);
         let (scale, frame) = (&fit.scale, &fit.frame);
         let init = kmeans::seed_at_most(prospects, 6, Init::KMeansPlusPlus, scale, frame, seed, &GO_ON).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use covey_udfs::kmeans::{Frame, Image};
+use covey_udfs::kmeans::{Distinct, Frame};
 use covey_udfs::matrix::Points;
 use parking_lot::Mutex;
 
@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 #[derive(Debug)]
 pub struct HeldBlock {
     pub points: Arc<Points>,
-    /// The rows as kernels read them. A block belongs to one fit, so there is one frame.
-    image: OnceLock<Arc<Image>>,
+    /// The rows as passes see them. A block belongs to one fit, so there is one frame.
+    distinct: OnceLock<Arc<Distinct>>,
     labels: Arc<KeptLabels>,
 }
 
@@ -29,27 +29,27 @@ struct Labels {
 
 impl HeldBlock {
     pub(super) fn new(points: Arc<Points>, labels: Arc<KeptLabels>) -> Self {
-        Self { points, image: OnceLock::new(), labels }
+        Self { points, distinct: OnceLock::new(), labels }
     }
 
     /// Made at the first call, on the threads of the caller.
-    pub fn image(&self, frame: &Frame) -> Arc<Image> {
-        Arc::clone(self.image.get_or_init(|| Arc::new(Image::new(&self.points.rows, frame))))
+    pub fn distinct(&self, frame: &Frame) -> Arc<Distinct> {
+        Arc::clone(self.distinct.get_or_init(|| Arc::new(Distinct::new(&self.points, frame))))
     }
 
-    /// Takes out the clusters that `iteration` of `run` gave the rows, if they are here.
+    /// Takes out the clusters that `iteration` of `run` gave the distinct rows, if they are here.
     pub fn take_labels(&self, run: usize, iteration: usize) -> Option<Vec<u32>> {
         let kept = self.labels.0.lock().remove(&run).filter(|labels| labels.iteration == iteration);
         kept.map(|labels| labels.clusters)
     }
 
-    /// The clusters that `iteration` of `run` gave the rows, if they are here.
+    /// The clusters that `iteration` of `run` gave the distinct rows, if they are here.
     pub fn labels(&self, run: usize, iteration: usize) -> Option<Vec<u32>> {
         let labels = self.labels.0.lock();
         labels.get(&run).filter(|labels| labels.iteration == iteration).map(|labels| labels.clusters.clone())
     }
 
-    /// Keeps the clusters that `iteration` of `run` gave the rows; earlier runs are over.
+    /// Keeps the clusters that `iteration` of `run` gave the distinct rows; earlier runs are over.
     pub fn keep_labels(&self, run: usize, iteration: usize, clusters: Vec<u32>) {
         let mut labels = self.labels.0.lock();
         labels.clear();

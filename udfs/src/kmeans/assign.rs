@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 
 use super::bounds::{Bounds, BoundsMut, Drift};
-use super::frame::Image;
 use super::kernel::Found;
-use super::{CentroidTable, ClusterSum, ClusterSummary, FarPoint, FixedPoint, Moments, Ranked, keep_first};
+use super::{
+    CentroidTable, ClusterSum, ClusterSummary, Distinct, FarPoint, FixedPoint, Image, Moments, Ranked, keep_first,
+};
 use crate::matrix::{Points, Rows};
 
 /// Rows between two looks at the cancel flag, and the least that is worth a thread.
@@ -38,21 +39,22 @@ pub struct Assignment {
 /// Rows that changed their cluster, and how many were left where they are by their bounds alone.
 #[derive(Debug, Default)]
 pub(super) struct Reassigned {
+    /// Of distinct rows.
     pub moves: Vec<Move>,
-    pub n_skipped: usize,
+    /// Of all rows.
+    pub n_skipped: u64,
 }
 
-/// Assigns every row to its nearest centre, on all threads of the current pool: brings `labels` up to date and gives
-/// what changed. Rows are skipped by their bounds, where there are any, which are brought up to date as well.
+/// Assigns every distinct row to its nearest centre, on all threads of the current pool: brings `labels` up to date and
+/// gives what changed. Rows are skipped by their bounds, where there are any, which are brought up to date as well.
 pub(super) fn reassign(
-    points: &Points,
-    image: &Image,
+    distinct: &Distinct,
     table: &CentroidTable,
     labels: &mut [u32],
     bounds: Option<(&mut Bounds, &Drift)>,
     cancel: &Cancel,
 ) -> Option<Reassigned> {
-    assert_eq!(labels.len(), points.len());
+    assert_eq!(labels.len(), distinct.len());
     let n_chunks = labels.len().div_ceil(CHUNK_ROWS);
     let bounds: Vec<Option<BoundsMut<'_>>> = match bounds {
         Some((bounds, drift)) => bounds.chunks(CHUNK_ROWS, drift).into_iter().map(Some).collect(),
@@ -66,7 +68,7 @@ pub(super) fn reassign(
             if cancel.load(Ordering::Relaxed) {
                 return None;
             }
-            Some(reassign_chunk(points, image, table, chunk * CHUNK_ROWS, labels, bounds))
+            Some(reassign_chunk(distinct, table, chunk * CHUNK_ROWS, labels, bounds))
         })
         .collect();
     let mut all = Reassigned::default();
@@ -78,13 +80,13 @@ pub(super) fn reassign(
 }
 
 fn reassign_chunk(
-    points: &Points,
-    image: &Image,
+    distinct: &Distinct,
     table: &CentroidTable,
     start: usize,
     labels: &mut [u32],
     mut bounds: Option<BoundsMut<'_>>,
 ) -> Reassigned {
+    let (points, image) = (distinct.points(), distinct.image());
     let range = start..start + labels.len();
     let Some(bounds) = &mut bounds else {
         let mut found = [NO_CLUSTER; CHUNK_ROWS];
@@ -99,6 +101,8 @@ fn reassign_chunk(
         return Reassigned { moves, n_skipped: 0 };
     };
     let selected = undecided_by_bounds(points, image, table, range.clone(), labels, bounds);
+    let count = |rows: &mut dyn Iterator<Item = usize>| rows.map(|i| distinct.count(i)).sum::<u64>();
+    let n_skipped = count(&mut range.clone()) - count(&mut selected.iter().map(|&i| start + i as usize));
     let mut found = vec![Found::default(); selected.len()];
     let mut decided = vec![true; selected.len()];
     table.find(&points.rows, image, range, &selected, &mut found, |i, is_decided| decided[i] = is_decided);
@@ -117,7 +121,7 @@ fn reassign_chunk(
             labels[i] = found.label;
         }
     }
-    Reassigned { moves, n_skipped: labels.len() - selected.len() }
+    Reassigned { moves, n_skipped }
 }
 
 /// The rows that their bounds leave to be scored against all centres.
@@ -193,8 +197,7 @@ fn without_won(
 }
 
 fn label_range(
-    points: &Points,
-    image: &Image,
+    distinct: &Distinct,
     table: &CentroidTable,
     start: usize,
     labels: &mut [u32],
@@ -203,19 +206,20 @@ fn label_range(
     if cancel.load(Ordering::Relaxed) {
         return None;
     }
-    table.labels(&points.rows, image, start..start + labels.len(), labels);
+    table.labels(&distinct.points().rows, distinct.image(), start..start + labels.len(), labels);
     Some(())
 }
 
 /// The assignment of every row, in order.
-pub fn assignments(points: &Points, image: &Image, table: &CentroidTable, cancel: &Cancel) -> Option<Vec<Assignment>> {
+pub fn assignments(distinct: &Distinct, table: &CentroidTable, cancel: &Cancel) -> Option<Vec<Assignment>> {
+    let points = distinct.points();
     let chunks: Option<Vec<Vec<Assignment>>> = (0..points.len())
         .into_par_iter()
         .step_by(CHUNK_ROWS)
         .map(|start| {
             let mut labels = [NO_CLUSTER; CHUNK_ROWS];
             let labels = &mut labels[..CHUNK_ROWS.min(points.len() - start)];
-            label_range(points, image, table, start, labels, cancel)?;
+            label_range(distinct, table, start, labels, cancel)?;
             let mut distances = [0.0; CHUNK_ROWS];
             let distances = &mut distances[..labels.len()];
             table.squared_distances(&points.rows, start, labels, distances);
@@ -225,7 +229,7 @@ pub fn assignments(points: &Points, image: &Image, table: &CentroidTable, cancel
             Some(found.collect())
         })
         .collect();
-    Some(chunks?.concat())
+    Some(distinct.unfold(chunks?.concat()))
 }
 
 /// Σ w·x over all rows, which are dense.
@@ -248,10 +252,11 @@ pub fn totals(points: &Points, scale: &FixedPoint, cancel: &Cancel) -> Option<Mo
 }
 
 /// Σ w·‖x − shift‖² over all rows, and Σ w.
-pub fn squares(points: &Points, image: &Image, scale: &FixedPoint) -> Moments {
-    let weight = points.weights.iter().map(|weight| *weight as i64).sum();
-    let squares = image.squares(&points.weights, scale);
-    Moments { sum: ClusterSum::of_weight(weight), squares, n_points: points.len() as u64 }
+pub fn squares(distinct: &Distinct, scale: &FixedPoint) -> Moments {
+    let weights = &distinct.points().weights;
+    let weight = weights.iter().map(|weight| *weight as i64).sum();
+    let squares = distinct.image().squares(weights, scale);
+    Moments { sum: ClusterSum::of_weight(weight), squares, n_points: distinct.n_rows() as u64 }
 }
 
 /// The squared distance of every row to the centre that it is assigned to.
@@ -298,13 +303,13 @@ fn far_point(points: &Points, i: usize, label: u32, squared_distance: f64) -> Fa
 /// The final numbers of every cluster. `before` orders rows that are equal as vectors, by what they were made of.
 pub fn summarize(
     points: &Points,
-    image: &Image,
+    distinct: &Distinct,
     table: &CentroidTable,
     scale: &FixedPoint,
     before: impl Fn(usize, usize) -> bool,
     cancel: &Cancel,
 ) -> Option<Vec<ClusterSummary>> {
-    let found = assignments(points, image, table, cancel)?;
+    let found = assignments(distinct, table, cancel)?;
     let nearer = |a: &Ranked, b: &Ranked| {
         let (x, y) = ((a.squared_distance, a.content_hash), (b.squared_distance, b.content_hash));
         x < y || x == y && before(a.position, b.position)

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::bounds::Drift;
 use super::sweep::{Merge, Sample, Sweep, SweepStep, distances_to_centres, first_rise};
 use super::{
-    Cancel, CentroidTable, FarPoint, FixedPoint, Frame, Image, Iterating, IterationStats, Lloyd, Moments, Partial,
+    Cancel, CentroidTable, Distinct, FarPoint, FixedPoint, Frame, Iterating, IterationStats, Lloyd, Moments, Partial,
     Profile, Resident, Spread, farthest, squares, totals,
 };
 use crate::matrix::{Density, Points};
@@ -21,8 +21,8 @@ pub fn totals_of(blocks: &[&Points], scale: &FixedPoint, cancel: &Cancel) -> Opt
 }
 
 /// Σ w·‖x − shift‖² over several blocks.
-pub fn squares_of(blocks: &[(&Points, Arc<Image>)], scale: &FixedPoint) -> Moments {
-    let of_blocks = blocks.par_iter().map(|(points, image)| squares(points, image, scale));
+pub fn squares_of(blocks: &[Arc<Distinct>], scale: &FixedPoint) -> Moments {
+    let of_blocks = blocks.par_iter().map(|block| squares(block, scale));
     of_blocks.reduce(Moments::default, |mut a, b| {
         a.merge(&b);
         a
@@ -125,8 +125,7 @@ pub fn sweep(
     while let Some(i) = first_rise(&finished.steps) {
         let centroids = finished.steps[i - 1].centroids();
         let table = CentroidTable::new(centroids.clone(), frame.clone());
-        let fresh = |block: &Resident| Resident::new(Arc::clone(&block.points), Arc::clone(&block.image));
-        let mut fresh: Vec<Resident> = blocks.iter().map(fresh).collect();
+        let mut fresh: Vec<Resident> = blocks.iter().map(Resident::fresh).collect();
         let far = farthest_of(&relabelled(&fresh, &table, cancel)?, &table, 1);
         let mut lloyd = finished.from_below(&centroids, &far);
         let table = iterate(&mut fresh, &mut lloyd, frame.clone(), &report, cancel)?;
@@ -145,7 +144,9 @@ pub fn distances_of(
     is_asked_for: &[bool],
     scale: &FixedPoint,
 ) -> Vec<i128> {
-    let of_block = |block: &Resident| distances_to_centres(&block.points, block.labels(), table, is_asked_for, scale);
+    let of_block = |block: &Resident| {
+        distances_to_centres(block.distinct.points(), block.distinct_labels(), table, is_asked_for, scale)
+    };
     let add = |mut a: Vec<i128>, b: Vec<i128>| {
         a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
         a
@@ -185,7 +186,7 @@ impl Skipping {
 
     /// Whether bounds can pay at all for rows like these.
     fn is_worth_it(blocks: &[Resident], n_clusters: usize) -> bool {
-        let count = |of: fn(&Points) -> usize| blocks.iter().map(|block| of(&block.points)).sum::<usize>();
+        let count = |of: fn(&Points) -> usize| blocks.iter().map(|block| of(block.distinct.points())).sum::<usize>();
         let n_values = count(|points| match points.rows.density() {
             Density::Sparse => SPARSE_VALUE * points.rows.values().len(),
             Density::Dense => points.rows.values().len(),
@@ -225,7 +226,7 @@ pub fn pass(
 
 /// The `n` rows of several blocks that are farthest from the centres that they are assigned to, farthest first.
 pub fn farthest_of(blocks: &[Resident], table: &CentroidTable, n: usize) -> Vec<FarPoint> {
-    let far = blocks.par_iter().flat_map(|block| farthest(&block.points, block.labels(), table, n));
+    let far = blocks.par_iter().flat_map(|block| farthest(&block.points, &block.labels(), table, n));
     let mut far: Vec<FarPoint> = far.collect();
     FarPoint::sort(&mut far);
     far.truncate(n);
@@ -235,7 +236,7 @@ pub fn farthest_of(blocks: &[Resident], table: &CentroidTable, n: usize) -> Vec<
 /// The same blocks with every row assigned to the centres of `table`. `None` when cancelled.
 pub fn relabelled(blocks: &[Resident], table: &CentroidTable, cancel: &Cancel) -> Option<Vec<Resident>> {
     let relabel = |block: &Resident| {
-        let mut block = Resident::new(Arc::clone(&block.points), Arc::clone(&block.image));
+        let mut block = block.fresh();
         block.relabel(table, cancel)?;
         Some(block)
     };

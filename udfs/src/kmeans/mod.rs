@@ -16,6 +16,7 @@
 mod assign;
 mod bounds;
 mod centroids;
+mod distinct;
 mod fixed_point;
 mod frame;
 pub mod in_place;
@@ -39,8 +40,10 @@ pub use assign::{
 };
 pub use bounds::Drift;
 pub use centroids::Centroids;
+pub use distinct::Distinct;
 pub use fixed_point::{FixedPoint, Profile};
-pub use frame::{Frame, Image};
+pub use frame::Frame;
+use frame::Image;
 pub use lloyd::{Changed, Iterating, IterationStats, Lloyd, LloydParams, Metric, Spread};
 pub use partial::{ClusterSummary, EXAMPLES_MAX, FarPoint, Moments, Partial, Ranked, keep_first};
 pub use resident::Resident;

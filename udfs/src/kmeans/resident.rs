@@ -4,42 +4,54 @@ use std::sync::Arc;
 
 use super::assign::reassign;
 use super::bounds::{Bounds, Drift};
-use super::{Cancel, CentroidTable, FixedPoint, Frame, Image, Merge, NO_CLUSTER, Partial};
+use super::{Cancel, CentroidTable, Distinct, FixedPoint, Frame, Merge, NO_CLUSTER, Partial};
 use crate::matrix::Points;
 
-/// A block of a run: its rows, their image, and the cluster of each in the last iteration.
+/// A block of a run: its rows, and the cluster of each in the last iteration.
 #[derive(Debug, Clone)]
 pub struct Resident {
     pub points: Arc<Points>,
-    pub image: Arc<Image>,
+    pub distinct: Arc<Distinct>,
+    /// Of the distinct rows.
     labels: Vec<u32>,
     bounds: Option<Bounds>,
 }
 
 impl Resident {
     /// A block before the first iteration.
-    pub fn new(points: Arc<Points>, image: Arc<Image>) -> Self {
-        let labels = vec![NO_CLUSTER; points.len()];
-        Self::with_labels(points, image, labels)
+    pub fn new(points: Arc<Points>, distinct: Arc<Distinct>) -> Self {
+        let labels = vec![NO_CLUSTER; distinct.len()];
+        Self::with_labels(points, distinct, labels)
     }
 
-    /// A block after the iteration that gave these labels.
-    pub fn with_labels(points: Arc<Points>, image: Arc<Image>, labels: Vec<u32>) -> Self {
-        assert_eq!(points.len(), labels.len());
-        Self { points, image, labels, bounds: None }
+    /// A block after the iteration that gave its distinct rows these labels.
+    pub fn with_labels(points: Arc<Points>, distinct: Arc<Distinct>, labels: Vec<u32>) -> Self {
+        assert_eq!((distinct.n_rows(), distinct.len()), (points.len(), labels.len()));
+        Self { points, distinct, labels, bounds: None }
     }
 
     /// Reads the rows as kernels do.
     pub fn of_points(points: Arc<Points>, frame: &Frame) -> Self {
-        let image = Arc::new(Image::new(&points.rows, frame));
-        Self::new(points, image)
+        let distinct = Arc::new(Distinct::new(&points, frame));
+        Self::new(points, distinct)
     }
 
-    pub fn labels(&self) -> &[u32] {
+    /// The same block before the first iteration.
+    pub fn fresh(&self) -> Self {
+        Self::new(Arc::clone(&self.points), Arc::clone(&self.distinct))
+    }
+
+    /// The cluster of every row.
+    pub fn labels(&self) -> Vec<u32> {
+        self.distinct.unfold(self.labels.clone())
+    }
+
+    /// The clusters of the distinct rows.
+    pub fn distinct_labels(&self) -> &[u32] {
         &self.labels
     }
 
-    pub fn into_labels(self) -> Vec<u32> {
+    pub fn into_distinct_labels(self) -> Vec<u32> {
         self.labels
     }
 
@@ -56,7 +68,7 @@ impl Resident {
     /// Assigns every row to the centres of `table`, whatever that changes.
     pub fn relabel(&mut self, table: &CentroidTable, cancel: &Cancel) -> Option<()> {
         self.bounds = None;
-        reassign(&self.points, &self.image, table, &mut self.labels, None, cancel).map(drop)
+        reassign(&self.distinct, table, &mut self.labels, None, cancel).map(drop)
     }
 
     /// One pass: assigns every row to the centres of `table`, and gives what that changes. With the drift of the run,
@@ -68,7 +80,7 @@ impl Resident {
         drift: Option<&Drift>,
         cancel: &Cancel,
     ) -> Option<Partial> {
-        let n_rows = self.points.len();
+        let n_rows = self.distinct.len();
         let bounds = match drift {
             Some(drift) => Some((self.bounds.get_or_insert_with(|| Bounds::unknown(n_rows)), drift)),
             None => {
@@ -76,9 +88,11 @@ impl Resident {
                 None
             }
         };
-        let found = reassign(&self.points, &self.image, table, &mut self.labels, bounds, cancel)?;
-        let mut partial = Partial::of_moves(&self.points, &found.moves, table.n_clusters(), scale);
-        partial.n_skipped = found.n_skipped as u64;
+        let found = reassign(&self.distinct, table, &mut self.labels, bounds, cancel)?;
+        let mut partial = Partial::of_moves(self.distinct.points(), &found.moves, table.n_clusters(), scale);
+        partial.n_points = self.points.len() as u64;
+        partial.n_moved = found.moves.iter().map(|m| self.distinct.count(m.row as usize)).sum();
+        partial.n_skipped = found.n_skipped;
         Some(partial)
     }
 }

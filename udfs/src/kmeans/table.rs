@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::frame::{Frame, Image};
+use super::frame::Frame;
 use super::kernel::{self, Found, LANES, Lanes, UNDECIDED};
-use super::{Centroids, Changed, reference};
+use super::{Centroids, Changed, Image, reference};
 use crate::matrix::{Density, Row, Rows};
 
 /// Centres that moved get a table of their own when that has at most one group for so many of all.

@@ -43,7 +43,7 @@ fn seed_blocks(
     frame: &Frame,
     cancel: &kmeans::Cancel,
 ) -> Result<Centroids> {
-    let rows = |block: &Arc<HeldBlock>| (Arc::clone(&block.points), block.image(frame));
+    let rows = |block: &Arc<HeldBlock>| (Arc::clone(&block.points), block.distinct(frame));
     let prospects = Prospects::new(blocks.par_iter().map(rows).collect(), spec.metric);
     let (n, init, random_state) = (spec.n_clusters, spec.init, spec.random_state);
     let seeds = match spec.at_most {
@@ -116,8 +116,8 @@ impl Held {
         let scale = FixedPoint::new(profile);
         let points: Vec<&Points> = blocks.iter().map(|block| block.points.as_ref()).collect();
         let (mean, frame) = in_place::frame_of(&points, profile, &scale, cancel).ok_or_else(cancelled)?;
-        let images: Vec<_> = blocks.par_iter().map(|block| (block.points.as_ref(), block.image(&frame))).collect();
-        let spread = Spread::new(mean, &in_place::squares_of(&images, &scale), &scale);
+        let distinct: Vec<_> = blocks.par_iter().map(|block| block.distinct(&frame)).collect();
+        let spread = Spread::new(mean, &in_place::squares_of(&distinct, &scale), &scale);
         Ok(Self { blocks, scale, spread, frame })
     }
 
@@ -127,7 +127,7 @@ impl Held {
 
     /// The blocks before the first iteration.
     fn residents(&self) -> Vec<Resident> {
-        let resident = |block: &Arc<HeldBlock>| Resident::new(Arc::clone(&block.points), block.image(&self.frame));
+        let resident = |block: &Arc<HeldBlock>| Resident::new(Arc::clone(&block.points), block.distinct(&self.frame));
         self.blocks.par_iter().map(resident).collect()
     }
 

@@ -51,10 +51,7 @@ pub(super) async fn moments(task: Task, around_mean: bool) -> Result<Vec<ArrayRe
         let block = task.take(url, &mut tally).await?;
         let (profile, arithmetic) = (Arc::clone(&profile), arithmetic.clone());
         let moments = compute(move |cancel| match arithmetic {
-            Some(arithmetic) => {
-                let image = block.image(&arithmetic.frame);
-                Ok(in_place::squares_of(&[(block.points.as_ref(), image)], &arithmetic.scale))
-            }
+            Some(arithmetic) => Ok(in_place::squares_of(&[block.distinct(&arithmetic.frame)], &arithmetic.scale)),
             None => {
                 let scale = FixedPoint::new(&profile);
                 in_place::totals_of(&[block.points.as_ref()], &scale, cancel).ok_or_else(cancelled)
@@ -82,7 +79,7 @@ pub(super) async fn assign(task: Task, run: usize, iteration: usize, merges: Vec
             let mut resident = labelled.resident(&block, &arithmetic.frame, cancel)?;
             merges.iter().for_each(|merge| resident.merge(*merge));
             let partial = resident.pass(&table, &arithmetic.scale, None, cancel).ok_or_else(cancelled)?;
-            block.keep_labels(run, iteration, resident.into_labels());
+            block.keep_labels(run, iteration, resident.into_distinct_labels());
             Ok(partial)
         });
         total.merge(&partial.await?);
@@ -108,12 +105,12 @@ impl Labelled {
     }
 
     fn resident(self, block: &HeldBlock, frame: &Frame, cancel: &kmeans::Cancel) -> Result<Resident> {
-        let (points, image) = (Arc::clone(&block.points), block.image(frame));
+        let (points, distinct) = (Arc::clone(&block.points), block.distinct(frame));
         match self {
-            Self::Unassigned => Ok(Resident::new(points, image)),
-            Self::Known(labels) => Ok(Resident::with_labels(points, image, labels)),
+            Self::Unassigned => Ok(Resident::new(points, distinct)),
+            Self::Known(labels) => Ok(Resident::with_labels(points, distinct, labels)),
             Self::By(table) => {
-                let mut resident = Resident::new(points, image);
+                let mut resident = Resident::new(points, distinct);
                 resident.relabel(&table, cancel).ok_or_else(cancelled)?;
                 Ok(resident)
             }
@@ -200,8 +197,8 @@ pub(super) async fn summarize(task: Task, key: &str, documents: Vec<(String, Str
             let texts = texts.clone();
             let before = move |a, b| texts.as_ref().is_some_and(|texts| texts.texts.value(a) < texts.texts.value(b));
             let work = move |cancel: &kmeans::Cancel| {
-                let image = block.image(&arithmetic.frame);
-                let summary = kmeans::summarize(&block.points, &image, &table, &arithmetic.scale, before, cancel);
+                let distinct = block.distinct(&arithmetic.frame);
+                let summary = kmeans::summarize(&block.points, &distinct, &table, &arithmetic.scale, before, cancel);
                 summary.ok_or_else(cancelled)
             };
             compute(work).await?

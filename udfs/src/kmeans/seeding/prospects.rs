@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::race::{Drawn, Race};
 use crate::kmeans::assign::CHUNK_ROWS;
-use crate::kmeans::{Cancel, CentroidTable, FixedPoint, Frame, Image, Metric};
+use crate::kmeans::{Cancel, CentroidTable, Distinct, FixedPoint, Frame, Metric};
 use crate::matrix::{Points, Row};
 
 /// Rows of some blocks that may become centres.
@@ -20,11 +20,11 @@ pub struct Prospects {
 #[derive(Debug)]
 struct Block {
     points: Arc<Points>,
-    image: Arc<Image>,
     hashes: Vec<u128>,
-    /// Rows that may be nearer to one of the rows tried last than to any centre so far; none where that is not known.
+    distinct: Arc<Distinct>,
+    /// Distinct rows that may be nearer to one of the rows tried last than to any centre so far; none where that is not known.
     near: Option<Vec<usize>>,
-    /// D²: the squared distance of each row to the nearest centre so far, infinite before there is one.
+    /// D²: the squared distance of each distinct row to the nearest centre so far, infinite before there is one.
     distances: Vec<f64>,
 }
 
@@ -38,9 +38,9 @@ struct Ranked {
 }
 
 impl Prospects {
-    /// Blocks with their images, before there is a centre. Where angles count, rows of zeros are none.
-    pub fn new(blocks: Vec<(Arc<Points>, Arc<Image>)>, metric: Metric) -> Self {
-        let block = |(points, image)| Block::new(points, image, metric);
+    /// Blocks, before there is a centre. Where angles count, rows of zeros are none.
+    pub fn new(blocks: Vec<(Arc<Points>, Arc<Distinct>)>, metric: Metric) -> Self {
+        let block = |(points, distinct)| Block::new(points, distinct, metric);
         Self { blocks: blocks.into_par_iter().map(block).collect() }
     }
 
@@ -57,9 +57,10 @@ impl Prospects {
             let from = &self.blocks[block].points;
             points.push(from.rows.row(row), from.weights[row]);
         }
-        let image = Arc::new(Image::new(&points.rows, frame));
+        let points = Arc::new(points);
+        let distinct = Arc::new(Distinct::new(&points, frame));
         // Rows of zeros have been left out where they are none.
-        Self { blocks: vec![Block::new(Arc::new(points), image, Metric::Euclidean)] }
+        Self { blocks: vec![Block::new(points, distinct, Metric::Euclidean)] }
     }
 
     /// The first rows of a race by weight, equal ones once.
@@ -75,7 +76,7 @@ impl Prospects {
             let ranked = |row: usize| {
                 let (weight, content_hash) = (block.points.weights[row], block.hashes[row]);
                 let key = race.key(content_hash, weight as f64).to_bits();
-                (weight > 0 && block.distances[row] > 0.0).then_some(Ranked { key, content_hash, block: at, row })
+                (weight > 0 && block.distance(row) > 0.0).then_some(Ranked { key, content_hash, block: at, row })
             };
             (0..block.points.len()).into_par_iter().filter_map(ranked).collect()
         };
@@ -108,42 +109,48 @@ impl Prospects {
 }
 
 impl Block {
-    fn new(points: Arc<Points>, image: Arc<Image>, metric: Metric) -> Self {
-        let n = points.len();
+    fn new(points: Arc<Points>, distinct: Arc<Distinct>, metric: Metric) -> Self {
+        let rows = &distinct.points().rows;
         let distance = |i: usize| match metric {
-            Metric::Cosine if points.rows.row(i).values.iter().all(|x| *x == 0.0) => 0.0,
+            Metric::Cosine if rows.row(i).values.iter().all(|x| *x == 0.0) => 0.0,
             _ => f64::INFINITY,
         };
-        let distances = (0..n).map(distance).collect();
-        let hashes = (0..n).into_par_iter().map(|i| points.rows.row(i).content_hash()).collect();
-        Self { points, image, hashes, near: None, distances }
+        let distances = (0..distinct.len()).map(distance).collect();
+        let hashes: Vec<u128> = (0..distinct.len()).into_par_iter().map(|i| rows.row(i).content_hash()).collect();
+        let hashes = distinct.unfold(hashes);
+        Self { points, hashes, distinct, near: None, distances }
     }
 
-    fn chunks(&self) -> impl IndexedParallelIterator<Item = std::ops::Range<usize>> + use<> {
-        let n = self.points.len();
+    /// D² of a row.
+    fn distance(&self, row: usize) -> f64 {
+        self.distances[self.distinct.of_row(row)]
+    }
+
+    fn chunks(n: usize) -> impl IndexedParallelIterator<Item = std::ops::Range<usize>> {
         (0..n).into_par_iter().step_by(CHUNK_ROWS).map(move |start| start..n.min(start + CHUNK_ROWS))
     }
 
     fn draw(&self, race: Race, cancel: &Cancel) -> Option<Vec<Drawn>> {
-        let mass = |i: usize| if self.distances[i].is_finite() { self.distances[i] } else { 1.0 };
+        let mass = |row: usize| Some(self.distance(row)).filter(|distance| distance.is_finite()).unwrap_or(1.0);
         let chunk =
             |range| (!cancel.load(Ordering::Relaxed)).then(|| race.run(&self.points, &self.hashes, range, mass));
-        let drawn: Option<Vec<Vec<Drawn>>> = self.chunks().map(chunk).collect();
+        let drawn: Option<Vec<Vec<Drawn>>> = Self::chunks(self.points.len()).map(chunk).collect();
         Some(drawn?.concat())
     }
 
     fn gains(&mut self, trials: &CentroidTable, scale: &FixedPoint, cancel: &Cancel) -> Option<Vec<i128>> {
         let near: Vec<Vec<usize>> =
-            self.chunks().map(|range| self.near(trials, range, cancel)).collect::<Option<_>>()?;
+            Self::chunks(self.distinct.len()).map(|range| self.near(trials, range, cancel)).collect::<Option<_>>()?;
+        let points = self.distinct.points();
         let of_rows = |rows: &Vec<usize>| {
             let mut gains = vec![0_i128; trials.n_clusters()];
             for &i in rows {
-                let (row, before) = (self.points.rows.row(i), self.distances[i]);
+                let (row, before) = (points.rows.row(i), self.distances[i]);
                 for (trial, gain) in gains.iter_mut().enumerate() {
                     let after = trials.squared_distance(row, trial);
                     if after < before {
                         let gained = scale.quantise_distance(before) - scale.quantise_distance(after);
-                        *gain += i128::from(gained) * i128::from(self.points.weights[i]);
+                        *gain += i128::from(gained) * i128::from(points.weights[i]);
                     }
                 }
             }
@@ -155,12 +162,13 @@ impl Block {
         Some(gains)
     }
 
-    /// The rows that may be nearer to a centre of `trials` than to any so far.
+    /// The distinct rows that may be nearer to a centre of `trials` than to any so far.
     fn near(&self, trials: &CentroidTable, range: std::ops::Range<usize>, cancel: &Cancel) -> Option<Vec<usize>> {
         if cancel.load(Ordering::Relaxed) {
             return None;
         }
-        let at_least = trials.squared_distances_at_least(&self.points.rows, &self.image, range.clone());
+        let (rows, image) = (&self.distinct.points().rows, self.distinct.image());
+        let at_least = trials.squared_distances_at_least(rows, image, range.clone());
         // The bound of a row of which nothing is known is no number.
         let is_far = |i: usize, bound: f64| bound >= trials.frame().squared(self.distances[i]);
         Some(range.zip(at_least).filter(|(i, bound)| !is_far(*i, *bound)).map(|(i, _)| i).collect())
@@ -170,10 +178,13 @@ impl Block {
     fn lower(&mut self, one: &CentroidTable, cancel: &Cancel) -> Option<()> {
         let near = match self.near.take() {
             Some(near) => near,
-            None => self.chunks().map(|range| self.near(one, range, cancel)).collect::<Option<Vec<_>>>()?.concat(),
+            None => {
+                let chunks = Self::chunks(self.distinct.len()).map(|range| self.near(one, range, cancel));
+                chunks.collect::<Option<Vec<_>>>()?.concat()
+            }
         };
         for i in near {
-            let distance = one.squared_distance(self.points.rows.row(i), 0);
+            let distance = one.squared_distance(self.distinct.points().rows.row(i), 0);
             self.distances[i] = self.distances[i].min(distance);
         }
         Some(())

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use clap::Args;
 use covey_udfs::kmeans::{
-    Centroids, FixedPoint, Lloyd, LloydParams, Metric, Profile, Resident, Spread, in_place, squared_distances,
+    Centroids, FixedPoint, Lloyd, LloydParams, Metric, Profile, Resident, Spread, in_place,
 };
 use covey_udfs::matrix::{Density, Points, Rows, weight_units};
 use datafusion::arrow::array::{Array, AsArray, Float64Array, RecordBatch, UInt32Array};
@@ -80,8 +80,8 @@ fn fit(points: &Arc<Points>, init: &Centroids, max_iter: usize) -> Fit {
     if lloyd.history().last().is_none_or(|last| last.n_moved > 0) {
         blocks[0].relabel(&table, &go_on).expect(never);
     }
-    let labels = blocks[0].labels();
-    let distances = squared_distances(points, &labels, &table);
+    let [block] = blocks;
+    let (labels, distances) = (block.labels(), block.squared_distances(&table));
     let weighed = |(distance, weight): (&f64, &u64)| distance * *weight as f64;
     let inertia =
         distances.iter().zip(&points.weights).map(weighed).sum::<f64>() / weight_units(1.0).unwrap_or(1) as f64;

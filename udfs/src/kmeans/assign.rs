@@ -7,7 +7,8 @@ use rayon::prelude::*;
 use super::bounds::{Bounds, BoundsMut, Drift};
 use super::kernel::Found;
 use super::{
-    CentroidTable, ClusterSum, ClusterSummary, Distinct, FarPoint, FixedPoint, Image, Moments, Ranked, keep_first,
+    CentroidTable, ClusterSum, ClusterSummary, Distinct, FarPoint, FixedPoint, Image, Moments, Ranked, Resident,
+    keep_first,
 };
 use crate::matrix::{Points, Rows};
 
@@ -260,7 +261,7 @@ pub fn squares(distinct: &Distinct, scale: &FixedPoint) -> Moments {
 }
 
 /// The squared distance of every row to the centre that it is assigned to.
-pub fn squared_distances(points: &Points, labels: &[u32], table: &CentroidTable) -> Vec<f64> {
+pub(super) fn squared_distances(points: &Points, labels: &[u32], table: &CentroidTable) -> Vec<f64> {
     let mut distances = vec![0.0; labels.len()];
     let chunks = distances.par_chunks_mut(CHUNK_ROWS).zip(labels.par_chunks(CHUNK_ROWS)).enumerate();
     chunks.for_each(|(chunk, (distances, labels))| {
@@ -270,20 +271,23 @@ pub fn squared_distances(points: &Points, labels: &[u32], table: &CentroidTable)
 }
 
 /// The `n` rows farthest from the centres that they are assigned to, farthest first.
-pub fn farthest(points: &Points, labels: &[u32], table: &CentroidTable, n: usize) -> Vec<FarPoint> {
-    let distances = squared_distances(points, labels, table);
-    let mut rows: Vec<usize> = (0..points.len()).filter(|&i| points.weights[i] > 0).collect();
-    if n == 0 {
+pub fn farthest(block: &Resident, table: &CentroidTable, n: usize) -> Vec<FarPoint> {
+    let (points, distinct, labels) = (&block.points, &block.distinct, block.distinct_labels());
+    let distances = squared_distances(distinct.points(), labels, table);
+    let mut found: Vec<usize> = (0..distinct.len()).filter(|&i| distinct.points().weights[i] > 0).collect();
+    if n == 0 || found.is_empty() {
         return vec![];
     }
-    if n < rows.len() {
-        // Everything that ties with the n-th stays in, to be ordered by content.
-        let farther = |&a: &usize, &b: &usize| distances[b].total_cmp(&distances[a]);
-        let nth = *rows.select_nth_unstable_by(n - 1, farther).1;
-        rows.retain(|&i| distances[i] >= distances[nth]);
-    }
-    let far_point = |&i: &usize| far_point(points, i, labels[i], distances[i]);
-    let mut far: Vec<FarPoint> = rows.iter().map(far_point).collect();
+    let farther = |&a: &usize, &b: &usize| distances[b].total_cmp(&distances[a]);
+    let last = n.min(found.len()) - 1;
+    let least = distances[*found.select_nth_unstable_by(last, farther).1];
+    // Everything that ties with the n-th stays in, to be ordered by content.
+    let rows = (0..points.len()).filter(|&row| distances[distinct.of_row(row)] >= least && points.weights[row] > 0);
+    let far_point = |row: usize| {
+        let of = distinct.of_row(row);
+        far_point(points, row, labels[of], distances[of])
+    };
+    let mut far: Vec<FarPoint> = rows.map(far_point).collect();
     FarPoint::sort(&mut far);
     far.truncate(n);
     far

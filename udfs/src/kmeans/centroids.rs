@@ -1,20 +1,22 @@
 //! Cluster centres.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use crate::matrix::Row;
 use crate::{Result, input_err};
 
-/// Centres, row-major: `(n_clusters, n_features)`.
+/// Centres, row-major: `(n_clusters, n_features)`. They are large: copies share them until one is written to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Centroids {
     n_features: usize,
-    values: Vec<f64>,
+    values: Arc<Vec<f64>>,
 }
 
 impl Centroids {
     pub fn zeros(n_clusters: usize, n_features: usize) -> Self {
-        Self { n_features, values: vec![0.0; n_clusters * n_features] }
+        Self { n_features, values: Arc::new(vec![0.0; n_clusters * n_features]) }
     }
 
     /// # Errors
@@ -26,7 +28,7 @@ impl Centroids {
         if values.iter().any(|x| !x.is_finite()) {
             return input_err!("a centre has a coordinate that is not finite");
         }
-        Ok(Self { n_features, values })
+        Ok(Self { n_features, values: Arc::new(values) })
     }
 
     /// Dense centres of sparse rows.
@@ -39,20 +41,26 @@ impl Centroids {
                 values[start + feature] = x;
             }
         }
-        Self { n_features, values }
+        Self { n_features, values: Arc::new(values) }
+    }
+
+    /// No centres, and a reference less to those that there were.
+    pub(super) fn let_go(&mut self) {
+        self.values = Arc::default();
     }
 
     /// The last centre takes the place of this one.
     pub(super) fn swap_remove(&mut self, cluster: usize) {
         let last = self.n_clusters() - 1;
-        self.values.copy_within(last * self.n_features.., cluster * self.n_features);
-        self.values.truncate(last * self.n_features);
+        let values = Arc::make_mut(&mut self.values);
+        values.copy_within(last * self.n_features.., cluster * self.n_features);
+        values.truncate(last * self.n_features);
     }
 
     /// These and one more.
     pub fn with(&self, row: Row<'_>) -> Self {
         let one = Self::from_rows(self.n_features, [row]);
-        Self { n_features: self.n_features, values: [&self.values[..], &one.values[..]].concat() }
+        Self { n_features: self.n_features, values: Arc::new([&self.values[..], &one.values[..]].concat()) }
     }
 
     pub fn n_clusters(&self) -> usize {
@@ -68,11 +76,11 @@ impl Centroids {
     }
 
     pub(super) fn centre_mut(&mut self, cluster: usize) -> &mut [f64] {
-        &mut self.values[cluster * self.n_features..(cluster + 1) * self.n_features]
+        &mut Arc::make_mut(&mut self.values)[cluster * self.n_features..(cluster + 1) * self.n_features]
     }
 
     pub(super) fn par_centres_mut(&mut self) -> impl IndexedParallelIterator<Item = &mut [f64]> {
-        self.values.par_chunks_mut(self.n_features)
+        Arc::make_mut(&mut self.values).par_chunks_mut(self.n_features)
     }
 
     pub fn values(&self) -> &[f64] {

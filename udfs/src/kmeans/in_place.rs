@@ -83,6 +83,7 @@ impl Run {
         self.skipping.learn(&partial);
         let n_empty = state.lloyd().empty_clusters(&partial).len();
         let far = if n_empty > 0 { farthest_of(blocks, &self.table, n_empty) } else { vec![] };
+        self.table.let_go();
         state.advance(&partial, &far);
         let lloyd = state.lloyd();
         self.drift.add(lloyd.squared_shifts());
@@ -118,6 +119,7 @@ pub fn sweep(
             let distances = distances_of(blocks, &run.table, sweep.is_stale(), sweep.lloyd().scale());
             sweep.record(&distances, sample.silhouette(&run.table));
         }
+        run.table.let_go();
         let Some(merge) = sweep.merge() else { break };
         run.merge(blocks, sweep.lloyd(), merge);
     }
@@ -226,7 +228,7 @@ pub fn pass(
 
 /// The `n` rows of several blocks that are farthest from the centres that they are assigned to, farthest first.
 pub fn farthest_of(blocks: &[Resident], table: &CentroidTable, n: usize) -> Vec<FarPoint> {
-    let far = blocks.par_iter().flat_map(|block| farthest(&block.points, &block.labels(), table, n));
+    let far = blocks.par_iter().flat_map(|block| farthest(block, table, n));
     let mut far: Vec<FarPoint> = far.collect();
     FarPoint::sort(&mut far);
     far.truncate(n);

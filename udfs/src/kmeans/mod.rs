@@ -36,7 +36,7 @@ mod table;
 mod wide;
 
 pub use assign::{
-    Assignment, Cancel, Move, NO_CLUSTER, assignments, farthest, squared_distances, squares, summarize, totals,
+    Assignment, Cancel, Move, NO_CLUSTER, assignments, farthest, squares, summarize, totals,
 };
 pub use bounds::Drift;
 pub use centroids::Centroids;

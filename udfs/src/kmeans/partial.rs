@@ -53,6 +53,9 @@ const IN_ORDER_MAX: usize = 1 << 16;
 /// Moves that are worth sums of their own.
 const MOVES_MIN: usize = 1 << 10;
 
+/// Moves of a cluster that are summed up at once.
+const PART_MOVES: usize = 1 << 12;
+
 /// Goes through the rows once, in the order they are stored in, with the sums of all clusters at hand.
 fn in_order_of_rows(points: &Points, moves: &[Move], n_clusters: usize, scale: &FixedPoint) -> Vec<ClusterSum> {
     let part = |moves: &[Move]| {
@@ -73,19 +76,24 @@ fn in_order_of_rows(points: &Points, moves: &[Move], n_clusters: usize, scale: &
     moves.par_chunks(length).map(part).reduce(|| vec![ClusterSum::default(); n_clusters], add)
 }
 
-/// Goes through the rows of one cluster after the other.
+/// Goes through the rows of one cluster after the other; those of a large one are several parts, so that no thread waits
+/// for another.
 fn cluster_by_cluster(points: &Points, moves: &[Move], n_clusters: usize, scale: &FixedPoint) -> Vec<ClusterSum> {
     let (starts, entries) = by_cluster(points, moves, n_clusters);
     let density = points.rows.density();
-    let change = |scratch: &mut SumScratch, cluster: usize| {
+    let parts_of = |cluster: usize| {
         let rows = &entries[starts[cluster]..starts[cluster + 1]];
-        if rows.is_empty() {
-            return ClusterSum::default();
-        }
-        let rows = rows.iter().map(|&(row, weight)| (points.rows.row(row as usize), weight));
-        ClusterSum::of_rows(scale, density, rows, scratch)
+        rows.chunks(PART_MOVES).map(move |part| (cluster, part))
     };
-    (0..n_clusters).into_par_iter().map_init(SumScratch::default, change).collect()
+    let parts: Vec<_> = (0..n_clusters).flat_map(parts_of).collect();
+    let sum = |scratch: &mut SumScratch, (cluster, rows): (usize, &[(u32, i64)])| {
+        let rows = rows.iter().map(|&(row, weight)| (points.rows.row(row as usize), weight));
+        (cluster, ClusterSum::of_rows(scale, density, rows, scratch))
+    };
+    let sums: Vec<_> = parts.into_par_iter().map_init(SumScratch::default, sum).collect();
+    let mut changes = vec![ClusterSum::default(); n_clusters];
+    sums.into_iter().for_each(|(cluster, sum)| changes[cluster].absorb(sum));
+    changes
 }
 
 /// The clusters that a row comes to and leaves, with a sign.

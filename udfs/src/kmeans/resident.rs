@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::assign::reassign;
+use super::assign::{reassign, squared_distances};
 use super::bounds::{Bounds, Drift};
 use super::{Cancel, CentroidTable, Distinct, FixedPoint, Frame, Merge, NO_CLUSTER, Partial};
 use crate::matrix::Points;
@@ -49,6 +49,11 @@ impl Resident {
     /// The clusters of the distinct rows.
     pub fn distinct_labels(&self) -> &[u32] {
         &self.labels
+    }
+
+    /// The squared distance of every row to the centre that it is assigned to.
+    pub fn squared_distances(&self, table: &CentroidTable) -> Vec<f64> {
+        self.distinct.unfold(squared_distances(self.distinct.points(), &self.labels, table))
     }
 
     pub fn into_distinct_labels(self) -> Vec<u32> {

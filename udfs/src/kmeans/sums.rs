@@ -80,6 +80,14 @@ impl ClusterSum {
         }
     }
 
+    /// The same for a sum that is not used any more.
+    pub(super) fn absorb(&mut self, other: Self) {
+        match self.weight == 0 && self.features.is_empty() {
+            true => *self = other,
+            false => self.merge(&other),
+        }
+    }
+
     /// The sum over rows, each with its weight, in weight units.
     pub fn of_rows<'a>(
         scale: &FixedPoint,
@@ -102,13 +110,13 @@ impl ClusterSum {
         let (mut weight, mut features) = (0, vec![]);
         for (row, row_weight) in rows {
             weight += row_weight;
-            for (feature, x) in row.iter() {
-                let under_way = &mut scratch.0[feature];
+            for (&feature, &x) in row.indices.iter().zip(row.values) {
+                let under_way = &mut scratch.0[feature as usize];
                 if !under_way.is_touched {
                     under_way.is_touched = true;
-                    features.push(feature as u32);
+                    features.push(feature);
                 }
-                under_way.sum += i128::from(scale.quantise_value(feature, x)) * i128::from(row_weight);
+                under_way.sum += i128::from(scale.quantise_value(feature as usize, x)) * i128::from(row_weight);
             }
         }
         features.sort_unstable();

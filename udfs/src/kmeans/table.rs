@@ -78,18 +78,21 @@ impl CentroidTable {
         let (k, d) = (centroids.n_clusters(), centroids.n_features());
         let n_groups = k.div_ceil(LANES);
         let groups = Groups::new(n_groups, d);
-        let changed: Vec<Changed> = (0..k).map(|cluster| all_of(&frame, &centroids, cluster)).collect();
+        let changed: Vec<Changed> =
+            (0..k).into_par_iter().map(|cluster| all_of(&frame, &centroids, cluster)).collect();
         let mut table = Self { frame, centroids, squared_norms: vec![0.0; k], groups, moved: None, has_leapt: false };
         table.fill(&changed);
         table
     }
 
+    /// The centres may be written to without being copied; until the next update the table is of no use.
+    pub fn let_go(&mut self) {
+        self.centroids.let_go();
+    }
+
     /// Takes over what changed in `centroids` since this table was made or updated.
     pub fn update(&mut self, centroids: &Centroids, changed: &[Changed]) {
-        for change in changed {
-            let (to, from) = (self.centroids.centre_mut(change.cluster), centroids.centre(change.cluster));
-            change.for_each_feature(to.len(), |feature| to[feature] = from[feature]);
-        }
+        self.centroids = centroids.clone();
         self.has_leapt = false;
         self.fill(changed);
         self.set_moved_apart(changed);
@@ -111,11 +114,11 @@ impl CentroidTable {
     /// may have moved far, and there is no trace of that in the drift that bounds go by.
     pub(super) fn remove_centre(&mut self, removed: usize, centroids: &Centroids, changed: &[Changed]) {
         let last = self.n_clusters() - 1;
-        self.clear_lane(removed);
+        self.wipe_lane(removed);
         if removed != last {
-            self.clear_lane(last);
+            self.wipe_lane(last);
         }
-        self.centroids.swap_remove(removed);
+        self.centroids = centroids.clone();
         self.squared_norms.swap_remove(removed);
         if last.is_multiple_of(LANES) {
             self.groups.columns.truncate(self.groups.columns.len() - centroids.n_features());
@@ -128,6 +131,14 @@ impl CentroidTable {
         self.has_leapt = true;
     }
 
+    /// Makes the coordinates of a cluster zero, whatever they were.
+    fn wipe_lane(&mut self, cluster: usize) {
+        let columns = &mut self.groups.columns[cluster / LANES * self.groups.n_features..][..self.groups.n_features];
+        columns.iter_mut().for_each(|column| column[cluster % LANES] = 0.0);
+        self.groups.norms[cluster / LANES][cluster % LANES] = f32::INFINITY;
+    }
+
+    /// The same for those that its centre has.
     fn clear_lane(&mut self, cluster: usize) {
         let n_features = self.groups.n_features;
         let columns = &mut self.groups.columns[cluster / LANES * n_features..][..n_features];

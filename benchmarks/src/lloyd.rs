@@ -7,9 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use clap::Args;
-use covey_udfs::kmeans::{
-    Centroids, FixedPoint, Lloyd, LloydParams, Metric, Profile, Resident, Spread, in_place,
-};
+use covey_udfs::kmeans::{Centroids, FixedPoint, Lloyd, LloydParams, Metric, Profile, Resident, Spread, in_place};
 use covey_udfs::matrix::{Density, Points, Rows, weight_units};
 use datafusion::arrow::array::{Array, AsArray, Float64Array, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::concat_batches;

@@ -123,7 +123,8 @@ impl Fit {
     }
 
     pub fn seed(&self, k: usize, init: Init, random_state: u64) -> Centroids {
-        kmeans::seed(self.prospects(), k, init, &self.scale, &self.frame, random_state, &GO_ON).unwrap().unwrap()
+        let params = kmeans::SeedParams { n_clusters: k, init, random_state };
+        kmeans::seed(self.prospects(), &params, &self.scale, &self.frame, &GO_ON).unwrap().unwrap()
     }
 
     pub fn table(&self, centroids: &Centroids) -> CentroidTable {
@@ -438,8 +439,8 @@ fn seeds_are_distinct_rows() {
             (0..distinct.len()).map(|j| seeds.centre(j).iter().map(|x| x.to_bits()).collect()).collect();
         chosen.sort();
         assert_eq!(chosen, distinct);
-        let (prospects, n) = (fit.prospects(), distinct.len() + 1);
-        let error = kmeans::seed(prospects, n, init, &fit.scale, &fit.frame, 1, &GO_ON).unwrap_err();
+        let params = kmeans::SeedParams { n_clusters: distinct.len() + 1, init, random_state: 1 };
+        let error = kmeans::seed(fit.prospects(), &params, &fit.scale, &fit.frame, &GO_ON).unwrap_err();
         assert!(error.0.contains(&format!("only {} distinct rows", distinct.len())), "{error}");
     }
 }
@@ -453,5 +454,6 @@ fn passes_can_be_cancelled() {
     let cancelled = AtomicBool::new(true);
     assert!(fit.blocks[0].pass(&table, &fit.scale, None, &cancelled).is_none());
     assert!(kmeans::assignments(&Distinct::new(&Arc::new(points), &fit.frame), &table, &cancelled).is_none());
-    assert!(kmeans::seed_at_most(fit.prospects(), 2, Init::Random, &fit.scale, &fit.frame, 0, &cancelled).is_none());
+    let params = kmeans::SeedParams { n_clusters: 2, init: Init::Random, random_state: 0 };
+    assert!(kmeans::seed_at_most(fit.prospects(), &params, &fit.scale, &fit.frame, &cancelled).is_none());
 }

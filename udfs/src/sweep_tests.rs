@@ -12,7 +12,8 @@ const TO_THE_END: LloydParams = LloydParams { metric: Metric::Euclidean, max_ite
 
 fn sweep(fit: &mut Fit, k_min: usize, k_max: usize, n_sample: usize, random_state: u64) -> Vec<SweepStep> {
     let (n, init) = (start_of(k_max), Init::KMeansPlusPlus);
-    let init = kmeans::seed_at_most(fit.prospects(), n, init, &fit.scale, &fit.frame, random_state, &GO_ON).unwrap();
+    let params = kmeans::SeedParams { n_clusters: n, init, random_state };
+    let init = kmeans::seed_at_most(fit.prospects(), &params, &fit.scale, &fit.frame, &GO_ON).unwrap();
     let lloyd = Lloyd::new(TO_THE_END, fit.scale.clone(), fit.spread.clone(), init);
     let drawn = fit.blocks.iter().flat_map(|block| Sample::draw(&block.points, n_sample, random_state)).collect();
     let sample = Sample::new(drawn, n_sample, &fit.frame, fit.scale.n_features());
@@ -163,7 +164,8 @@ fn spherical_lloyd_equals_naive() {
         let blocks = vec![(fit.blocks[0].points.clone(), fit.blocks[0].distinct.clone())];
         let prospects = Prospects::new(blocks, Metric::Cosine);
         let (scale, frame) = (&fit.scale, &fit.frame);
-        let init = kmeans::seed_at_most(prospects, 6, Init::KMeansPlusPlus, scale, frame, seed, &GO_ON).unwrap();
+        let params = kmeans::SeedParams { n_clusters: 6, init: Init::KMeansPlusPlus, random_state: seed };
+        let init = kmeans::seed_at_most(prospects, &params, scale, frame, &GO_ON).unwrap();
         let params = LloydParams { metric: Metric::Cosine, max_iter: 40, tol: 0.0 };
         let mut lloyd = Lloyd::new(params, fit.scale.clone(), fit.spread.clone(), init);
         let mut table = fit.table(lloyd.centroids());

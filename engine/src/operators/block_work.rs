@@ -2,13 +2,14 @@
 
 mod fit;
 mod iterate;
+mod seed;
 mod summary;
 mod texts;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use covey_udfs::kmeans::{CentroidTable, Choice, ElbowPoint, Init, IterationStats, LloydParams, Merge, Metric};
+use covey_udfs::kmeans::{CentroidTable, Choice, ElbowPoint, IterationStats, LloydParams, Merge, Metric, SeedParams};
 use covey_udfs::tfidf::TfidfParams;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -29,7 +30,9 @@ pub enum BlockWork {
     CountTerms(TfidfParams),
     /// Documents → blocks; url, points and profile of each.
     Vectorize(VectorizeSpec),
-    /// All blocks in one task → the starting centroids.
+    /// Blocks → the URL of a file with the rows that seeding looks at, below the directory.
+    Draw { seed: SeedSpec, directory: String },
+    /// All files of these in one task → the starting centroids.
     Seed(SeedSpec),
     /// Blocks → the sums of their dense rows, or the squares of all rows around the published mean.
     Moments { around_mean: bool },
@@ -62,14 +65,12 @@ pub struct VectorizeSpec {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SeedSpec {
-    pub n_clusters: usize,
+    pub params: SeedParams,
     pub metric: Metric,
     /// Take the centres that the fit has published, and choose none.
     pub given: bool,
     /// Give all distinct rows where there are fewer, and no error.
     pub at_most: bool,
-    pub init: Init,
-    pub random_state: u64,
 }
 
 /// Every number of clusters of a range.
@@ -105,6 +106,7 @@ impl BlockWork {
         match self {
             Self::CountTerms(_) => "count terms",
             Self::Vectorize(_) => "vectorize",
+            Self::Draw { .. } => "draw",
             Self::Seed(_) => "seed",
             Self::Moments { .. } => "moments",
             Self::Assign { .. } => "assign",
@@ -128,7 +130,8 @@ impl BlockWork {
             Self::CountTerms(_) => "count terms",
             Self::Vectorize(_) => "vectorize",
             // A fit in one task seeds first, and tells when it iterates.
-            Self::Seed(_) | Self::Fit(_) | Self::Sweep(_) | Self::Moments { .. } | Self::Sample { .. } => "seed",
+            Self::Draw { .. } | Self::Seed(_) | Self::Fit(_) | Self::Sweep(_) => "seed",
+            Self::Moments { .. } | Self::Sample { .. } => "seed",
             Self::Assign { .. } | Self::Farthest { .. } | Self::Distances { .. } => "iterate",
             Self::Summarize { .. } => "summarize",
         }
@@ -149,6 +152,7 @@ impl BlockWork {
                 ("profile", DataType::Utf8, false),
             ],
             Self::Moments { .. }
+            | Self::Draw { .. }
             | Self::Assign { .. }
             | Self::Farthest { .. }
             | Self::Distances { .. }
@@ -188,7 +192,8 @@ impl BlockWork {
             Self::Sample { n, random_state } => iterate::sample(task, n, random_state).await?,
             Self::Farthest { centroids, n } => iterate::farthest(task, &centroids, n).await?,
             Self::Summarize { centroids, documents } => iterate::summarize(task, &centroids, documents).await?,
-            Self::Seed(spec) => fit::seed(task, spec).await?,
+            Self::Draw { seed, directory } => seed::draw(task, seed, &directory).await?,
+            Self::Seed(spec) => seed::seed(task, spec).await?,
             Self::Fit(spec) => fit::fit(task, spec).await?,
             Self::Sweep(spec) => fit::sweep(task, spec).await?,
         };

@@ -9,7 +9,8 @@ use covey_engine::operators::{
     decode_partial,
 };
 use covey_udfs::kmeans::{
-    Centroids, FarPoint, FixedPoint, Iterating, IterationStats, Lloyd, LloydParams, Merge, Moments, Partial, Spread,
+    Centroids, FarPoint, FixedPoint, Iterating, IterationStats, Lloyd, LloydParams, Merge, Moments, Partial,
+    SeedParams, Spread,
 };
 use covey_udfs::matrix::{Density, WEIGHT_ONE};
 use datafusion::arrow::array::{AsArray, RecordBatch};
@@ -85,14 +86,12 @@ impl Fit<'_> {
     }
 
     pub(super) fn seed(&self, run: usize) -> SeedSpec {
-        SeedSpec {
+        let params = SeedParams {
             n_clusters: self.options.n_clusters,
-            metric: self.options.metric,
-            given: self.options.init_model.is_some(),
-            at_most: false,
             init: self.options.init,
             random_state: self.options.random_state.wrapping_add(run as u64),
-        }
+        };
+        SeedSpec { params, metric: self.options.metric, given: self.options.init_model.is_some(), at_most: false }
     }
 
     /// The spread of all rows, by a pass over them; dense rows take one before it, for their mean. Where all iterations run as
@@ -143,8 +142,18 @@ impl Fit<'_> {
         Ok((centroids, local_rows(run, history)))
     }
 
+    /// The rows that matter are drawn where the blocks are; one task chooses among them.
     pub(super) async fn seeds(&self, seed: SeedSpec, urls: &[String]) -> Result<Centroids> {
-        Ok(one_result(&self.run_blocks(BlockWork::Seed(seed), urls, 1).await?)?.0)
+        let drawn = if seed.given { urls.to_vec() } else { self.draw(seed.clone(), urls).await? };
+        Ok(one_result(&self.run_blocks(BlockWork::Seed(seed), &drawn, 1).await?)?.0)
+    }
+
+    async fn draw(&self, seed: SeedSpec, urls: &[String]) -> Result<Vec<String>> {
+        let directory = self.directory.child("drawn")?.url().to_string();
+        let batches = self.run_blocks(BlockWork::Draw { seed, directory }, urls, self.n_partitions()).await?;
+        let files = results(&batches).map(|part| String::from_utf8(part.result.to_vec()).map_err(external));
+        let files: Vec<String> = files.collect::<Result<_>>()?;
+        Ok(files.into_iter().filter(|url| !url.is_empty()).collect())
     }
 
     /// One job for each iteration, until `state` is done. Clusters may have been merged since its last iteration.

@@ -6,8 +6,8 @@ use covey_engine::external;
 use covey_engine::models::{ElbowCurve, IterationRow};
 use covey_engine::operators::{BlockWork, SeedSpec, SweepSpec, Swept, decode_distances, decode_drawn};
 use covey_udfs::kmeans::{
-    CentroidTable, Centroids, FixedPoint, Frame, Iterating, Lloyd, LloydParams, Sample, Spread, Sweep, SweepStep,
-    best_of, elbow_of, first_rise, start_of,
+    CentroidTable, Centroids, FixedPoint, Frame, Iterating, Lloyd, LloydParams, Sample, SeedParams, Spread, Sweep,
+    SweepStep, best_of, elbow_of, first_rise, start_of,
 };
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
@@ -50,8 +50,9 @@ impl Fit<'_> {
         Ok(Solution { centroids, clusters, iterations, n_iter, inertia, elbow: Some(curve) })
     }
 
-    fn first_seed(&self, elbow: Elbow) -> SeedSpec {
-        SeedSpec { n_clusters: start_of(elbow.k_max), at_most: true, ..self.seed(0) }
+    fn sweep_seed(&self, elbow: Elbow, run: usize) -> SeedSpec {
+        let seed = self.seed(run);
+        SeedSpec { params: SeedParams { n_clusters: start_of(elbow.k_max), ..seed.params }, at_most: true, ..seed }
     }
 
     async fn sweep_local(
@@ -63,7 +64,7 @@ impl Fit<'_> {
     ) -> Result<(Centroids, ElbowCurve, Vec<IterationRow>)> {
         let Elbow { k_min, k_max } = elbow;
         let spec =
-            SweepSpec { seed: self.first_seed(elbow), lloyd, k_min, k_max, n_init: self.options.n_init, n_sample };
+            SweepSpec { seed: self.sweep_seed(elbow, 0), lloyd, k_min, k_max, n_init: self.options.n_init, n_sample };
         let batches = self.run_blocks(BlockWork::Sweep(spec), urls, 1).await?;
         let (centroids, swept) = one_result(&batches)?;
         let Swept { points, choice, history } = serde_json::from_str(&swept).map_err(external)?;
@@ -91,8 +92,7 @@ impl Fit<'_> {
         let (mut best, mut iterations): (Option<Vec<SweepStep>>, _) = (None, vec![]);
         for run in 0..self.options.n_init {
             self.context.job.run(run, self.options.n_init);
-            let seed = SeedSpec { random_state: self.seed(run).random_state, ..self.first_seed(elbow) };
-            let init = self.seeds(seed, passes.urls).await?;
+            let init = self.seeds(self.sweep_seed(elbow, run), passes.urls).await?;
             let lloyd = Lloyd::new(params, scale.clone(), spread.clone(), init);
             let sweep = Sweep::try_new(lloyd, elbow.k_min, elbow.k_max).map_err(external)?;
             let steps = self.sweep_down(run, sweep, passes, &mut iterations).await?;

@@ -35,9 +35,7 @@ mod sweep;
 mod table;
 mod wide;
 
-pub use assign::{
-    Assignment, Cancel, Move, NO_CLUSTER, assignments, farthest, squares, summarize, totals,
-};
+pub use assign::{Assignment, Cancel, Move, NO_CLUSTER, assignments, farthest, squares, summarize, totals};
 pub use bounds::Drift;
 pub use centroids::Centroids;
 pub use distinct::Distinct;
@@ -47,7 +45,7 @@ use frame::Image;
 pub use lloyd::{Changed, Iterating, IterationStats, Lloyd, LloydParams, Metric, Spread};
 pub use partial::{ClusterSummary, EXAMPLES_MAX, FarPoint, Moments, Partial, Ranked, keep_first};
 pub use resident::Resident;
-pub use seeding::{Drawn, Init, Prospects, SEED_POINTS_MAX, seed, seed_at_most};
+pub use seeding::{Drawn, Init, Prospects, SEED_POINTS_MAX, SeedParams, seed, seed_at_most};
 pub use sums::{ClusterSum, SumScratch};
 pub use sweep::{
     Choice, ElbowPoint, Finished, Merge, SWEEP_CLUSTERS_MAX, Sample, Sweep, SweepStep, best_of, davies_bouldin,

@@ -78,8 +78,7 @@ impl CentroidTable {
         let (k, d) = (centroids.n_clusters(), centroids.n_features());
         let n_groups = k.div_ceil(LANES);
         let groups = Groups::new(n_groups, d);
-        let changed: Vec<Changed> =
-            (0..k).into_par_iter().map(|cluster| all_of(&frame, &centroids, cluster)).collect();
+        let changed: Vec<Changed> = (0..k).into_par_iter().map(|cluster| all_of(&frame, &centroids, cluster)).collect();
         let mut table = Self { frame, centroids, squared_norms: vec![0.0; k], groups, moved: None, has_leapt: false };
         table.fill(&changed);
         table

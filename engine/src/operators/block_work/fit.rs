@@ -1,10 +1,10 @@
-//! Work that sees all blocks in one task: seeding, a whole fit in place, and a whole sweep over numbers of clusters.
+//! Work that sees all blocks in one task: a whole fit in place, and a whole sweep over numbers of clusters.
 
 use std::sync::Arc;
 
 use covey_udfs::kmeans::{
-    self, Centroids, FixedPoint, Frame, IterationStats, Lloyd, Profile, Prospects, Resident, Sample, Spread, Sweep,
-    SweepStep, best_of, elbow_of, in_place,
+    self, Centroids, FixedPoint, Frame, IterationStats, Lloyd, Profile, Prospects, Resident, Sample, SeedParams,
+    Spread, Sweep, SweepStep, best_of, elbow_of, in_place,
 };
 use covey_udfs::matrix::Points;
 use datafusion::arrow::array::{ArrayRef, BinaryArray, StringArray};
@@ -12,46 +12,13 @@ use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
 use rayon::prelude::*;
 
+use super::seed::{given, seed_of};
 use super::{FitSpec, SeedSpec, SweepSpec, Swept, Task};
 use crate::block_cache::HeldBlock;
-use crate::coordinator::{GIVEN, Progress};
+use crate::coordinator::Progress;
 use crate::external;
 use crate::operators::blocks::{cancelled, compute};
-use crate::operators::partial_wire::{decode_centroids, encode_centroids};
-
-pub(super) async fn seed(task: Task, spec: SeedSpec) -> Result<Vec<ArrayRef>> {
-    if let Some(given) = given(&task, &spec).await? {
-        return Ok(result_row(&given, String::from("[]")));
-    }
-    let arithmetic = task.arithmetic().await?;
-    let blocks = task.blocks().await?;
-    let work = move |cancel: &kmeans::Cancel| seed_blocks(&blocks, &spec, &arithmetic.scale, &arithmetic.frame, cancel);
-    Ok(result_row(&compute(work).await?, String::from("[]")))
-}
-
-async fn given(task: &Task, spec: &SeedSpec) -> Result<Option<Centroids>> {
-    match spec.given {
-        true => decode_centroids(&task.fetch(GIVEN).await?).map(Some),
-        false => Ok(None),
-    }
-}
-
-fn seed_blocks(
-    blocks: &[Arc<HeldBlock>],
-    spec: &SeedSpec,
-    scale: &FixedPoint,
-    frame: &Frame,
-    cancel: &kmeans::Cancel,
-) -> Result<Centroids> {
-    let rows = |block: &Arc<HeldBlock>| (Arc::clone(&block.points), block.distinct(frame));
-    let prospects = Prospects::new(blocks.par_iter().map(rows).collect(), spec.metric);
-    let (n, init, random_state) = (spec.n_clusters, spec.init, spec.random_state);
-    let seeds = match spec.at_most {
-        true => kmeans::seed_at_most(prospects, n, init, scale, frame, random_state, cancel),
-        false => kmeans::seed(prospects, n, init, scale, frame, random_state, cancel).map_err(external)?,
-    };
-    seeds.ok_or_else(cancelled)
-}
+use crate::operators::partial_wire::encode_centroids;
 
 /// Seeds and iterates in place, and reports every iteration. The steps are those of the distributed way, taken
 /// by the same [`Lloyd`], so the result has the same bits.
@@ -122,7 +89,9 @@ impl Held {
     }
 
     fn seed(&self, spec: &SeedSpec, cancel: &kmeans::Cancel) -> Result<Centroids> {
-        seed_blocks(&self.blocks, spec, &self.scale, &self.frame, cancel)
+        let rows = |block: &Arc<HeldBlock>| (Arc::clone(&block.points), block.distinct(&self.frame));
+        let prospects = Prospects::new(self.blocks.par_iter().map(rows).collect(), spec.metric);
+        seed_of(prospects, spec, &self.scale, &self.frame, cancel)
     }
 
     /// The blocks before the first iteration.
@@ -137,13 +106,14 @@ impl Held {
         report: &dyn Fn(Progress),
         cancel: &kmeans::Cancel,
     ) -> Result<(Centroids, Swept)> {
-        let (n, random_state) = (spec.n_sample, spec.seed.random_state);
+        let (n, params) = (spec.n_sample, spec.seed.params);
+        let random_state = params.random_state;
         let drawn = self.blocks.par_iter().flat_map(|block| Sample::draw(&block.points, n, random_state));
         let sample = Sample::new(drawn.collect(), n, &self.frame, self.scale.n_features());
         let (mut best, mut history): (Option<Vec<SweepStep>>, _) = (None, vec![]);
         for run in 0..spec.n_init {
-            let seed = SeedSpec { random_state: random_state.wrapping_add(run as u64), ..spec.seed.clone() };
-            let init = self.seed(&seed, cancel)?;
+            let params = SeedParams { random_state: random_state.wrapping_add(run as u64), ..params };
+            let init = self.seed(&SeedSpec { params, ..spec.seed.clone() }, cancel)?;
             report(Progress::Seeded);
             let lloyd = Lloyd::new(spec.lloyd, self.scale.clone(), self.spread.clone(), init);
             let sweep = Sweep::try_new(lloyd, spec.k_min, spec.k_max).map_err(external)?;
@@ -161,7 +131,7 @@ impl Held {
     }
 }
 
-fn result_row(centroids: &Centroids, history: String) -> Vec<ArrayRef> {
+pub(super) fn result_row(centroids: &Centroids, history: String) -> Vec<ArrayRef> {
     vec![
         Arc::new(BinaryArray::from_vec(vec![&encode_centroids(centroids)])),
         Arc::new(StringArray::from(vec![history])),

@@ -23,7 +23,7 @@ use crate::operators::partial_wire::{
 
 /// What a task has worked on.
 #[derive(Default)]
-struct Tally {
+pub(super) struct Tally {
     n_points: u64,
     /// Blocks that were in memory, and others.
     n_hits: u64,
@@ -33,7 +33,7 @@ struct Tally {
 impl Task {
     /// A block to be worked on next. A pass takes one after the other, so that a task holds one at a time beside what is
     /// in the cache, however many it has.
-    async fn take(&self, url: &str, tally: &mut Tally) -> Result<Arc<HeldBlock>> {
+    pub(super) async fn take(&self, url: &str, tally: &mut Tally) -> Result<Arc<HeldBlock>> {
         let (block, found) = self.services.block(self.stores.as_ref(), &self.fit, url).await?;
         tally.n_points += block.points.len() as u64;
         let of_kind = if found == Found::Memory { &mut tally.n_hits } else { &mut tally.n_misses };
@@ -170,7 +170,7 @@ pub(super) async fn farthest(task: Task, key: &str, n: usize) -> Result<Vec<Arra
     Ok(result_row(&task, &tally, &encode_far_points(table.centroids().n_features(), &total)))
 }
 
-fn result_row(task: &Task, tally: &Tally, result: &[u8]) -> Vec<ArrayRef> {
+pub(super) fn result_row(task: &Task, tally: &Tally, result: &[u8]) -> Vec<ArrayRef> {
     let number = |n: u64| Arc::new(UInt64Array::from(vec![n]));
     vec![
         Arc::new(StringArray::from(vec![task.services.executor_id.as_str()])),

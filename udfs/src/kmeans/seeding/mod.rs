@@ -37,20 +37,38 @@ pub enum Init {
     Random,
 }
 
-/// Chooses `n_clusters` of all rows as starting centres. `None` when cancelled.
+/// What is to be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedParams {
+    pub n_clusters: usize,
+    pub init: Init,
+    pub random_state: u64,
+}
+
+impl SeedParams {
+    /// The race whose first rows are all that is looked at.
+    fn race(&self) -> Race {
+        let random_state = self.random_state;
+        match self.init {
+            Init::KMeansPlusPlus => Race { random_state, round: SAMPLE_ROUND, n: SEED_POINTS_MAX },
+            Init::Random => Race { random_state, round: 0, n: self.n_clusters },
+        }
+    }
+}
+
+/// Chooses some of all rows as starting centres. `None` when cancelled.
 ///
 /// # Errors
-/// When there are fewer than `n_clusters` distinct rows of positive weight.
+/// When there are fewer distinct rows of positive weight.
 pub fn seed(
     prospects: Prospects,
-    n_clusters: usize,
-    init: Init,
+    params: &SeedParams,
     scale: &FixedPoint,
     frame: &Frame,
-    random_state: u64,
     cancel: &Cancel,
 ) -> Result<Option<Centroids>> {
-    let seeds = seed_at_most(prospects, n_clusters, init, scale, frame, random_state, cancel);
+    let seeds = seed_at_most(prospects, params, scale, frame, cancel);
+    let n_clusters = params.n_clusters;
     let n_found = seeds.as_ref().map_or(n_clusters, Centroids::n_clusters);
     if n_found < n_clusters {
         return input_err!("n_clusters is {n_clusters}, but there are only {n_found} distinct rows to cluster");
@@ -58,27 +76,23 @@ pub fn seed(
     Ok(seeds)
 }
 
-/// The same, but all distinct rows where there are fewer than `n_clusters`.
+/// The same, but all distinct rows where there are fewer.
 pub fn seed_at_most(
     prospects: Prospects,
-    n_clusters: usize,
-    init: Init,
+    params: &SeedParams,
     scale: &FixedPoint,
     frame: &Frame,
-    random_state: u64,
     cancel: &Cancel,
 ) -> Option<Centroids> {
-    if init == Init::Random {
+    if params.init == Init::Random {
         if cancel.load(Ordering::Relaxed) {
             return None;
         }
-        let rows = prospects.first_distinct(Race { random_state, round: 0, n: n_clusters });
-        return Some(Centroids::from_rows(scale.n_features(), rows));
+        return Some(Centroids::from_rows(scale.n_features(), prospects.first_distinct(params.race())));
     }
-    let sample = Race { random_state, round: SAMPLE_ROUND, n: SEED_POINTS_MAX };
-    let mut growth = Growth::new(prospects.sample(sample, frame), frame, scale.n_features(), random_state);
+    let mut growth = Growth::new(prospects.narrow(params, frame), frame, scale.n_features(), params.random_state);
     let mut chosen = Rows::new(frame.density(), scale.n_features());
-    for round in 0..n_clusters {
+    for round in 0..params.n_clusters {
         let Some(next) = growth.next(round as u64, scale, cancel)? else { break };
         growth.lower(next.row(0), cancel)?;
         chosen.push_row(next.row(0));

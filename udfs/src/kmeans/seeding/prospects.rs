@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use rayon::prelude::*;
 
 use super::race::{Drawn, Race};
+use super::{Init, SeedParams};
 use crate::kmeans::assign::CHUNK_ROWS;
 use crate::kmeans::{Cancel, CentroidTable, Distinct, FixedPoint, Frame, Metric};
 use crate::matrix::{Points, Row};
@@ -15,6 +16,7 @@ use crate::matrix::{Points, Row};
 #[derive(Debug)]
 pub struct Prospects {
     blocks: Vec<Block>,
+    metric: Metric,
 }
 
 #[derive(Debug)]
@@ -41,33 +43,60 @@ impl Prospects {
     /// Blocks, before there is a centre. Where angles count, rows of zeros are none.
     pub fn new(blocks: Vec<(Arc<Points>, Arc<Distinct>)>, metric: Metric) -> Self {
         let block = |(points, distinct)| Block::new(points, distinct, metric);
-        Self { blocks: blocks.into_par_iter().map(block).collect() }
+        Self { blocks: blocks.into_par_iter().map(block).collect(), metric }
+    }
+
+    /// Adds a block, before there is a centre.
+    pub fn add(&mut self, points: Arc<Points>, distinct: Arc<Distinct>) {
+        self.blocks.push(Block::new(points, distinct, self.metric));
+    }
+
+    /// Leaves out the rows that seeding does not look at, where there are such: these are the same however rows were left
+    /// out of parts before.
+    pub fn narrow(self, params: &SeedParams, frame: &Frame) -> Self {
+        self.first_of(params.race(), params.init == Init::Random, frame)
     }
 
     /// The rows that win a race by weight, or all where there are no more.
-    pub(super) fn sample(self, race: Race, frame: &Frame) -> Self {
+    fn first_of(self, race: Race, only_distinct: bool, frame: &Frame) -> Self {
         let n_rows: usize = self.blocks.iter().map(|block| block.points.len()).sum();
         if n_rows <= race.n {
             return self;
         }
-        let mut entries = self.ranked(race);
-        entries.truncate(race.n);
+        let mut ranked = if only_distinct { self.ranked_distinct(race) } else { self.ranked(race) };
+        ranked.truncate(race.n);
         let mut points = Points::new(frame.density(), self.blocks[0].points.rows.n_features());
-        for Ranked { block, row, .. } in entries {
+        for Ranked { block, row, .. } in ranked {
             let from = &self.blocks[block].points;
             points.push(from.rows.row(row), from.weights[row]);
         }
-        let points = Arc::new(points);
+        Self { blocks: vec![], metric: self.metric }.with(Arc::new(points), frame)
+    }
+
+    fn with(mut self, points: Arc<Points>, frame: &Frame) -> Self {
         let distinct = Arc::new(Distinct::new(&points, frame));
-        // Rows of zeros have been left out where they are none.
-        Self { blocks: vec![Block::new(points, distinct, Metric::Euclidean)] }
+        self.add(points, distinct);
+        self
+    }
+
+    /// All rows as one block.
+    pub fn into_points(self) -> Option<Points> {
+        let mut blocks = self.blocks.into_iter().map(|block| Arc::unwrap_or_clone(block.points));
+        let mut all = blocks.next()?;
+        blocks.for_each(|block| all.append(&block));
+        Some(all)
     }
 
     /// The first rows of a race by weight, equal ones once.
     pub(super) fn first_distinct(&self, race: Race) -> Vec<Row<'_>> {
-        let mut seen = HashSet::new();
-        let distinct = self.ranked(race).into_iter().filter(|ranked| seen.insert(ranked.content_hash));
-        distinct.take(race.n).map(|ranked| self.blocks[ranked.block].points.rows.row(ranked.row)).collect()
+        let ranked = self.ranked_distinct(race).into_iter().take(race.n);
+        ranked.map(|ranked| self.blocks[ranked.block].points.rows.row(ranked.row)).collect()
+    }
+
+    fn ranked_distinct(&self, race: Race) -> Vec<Ranked> {
+        let (mut seen, mut ranked) = (HashSet::new(), self.ranked(race));
+        ranked.retain(|ranked| seen.insert(ranked.content_hash));
+        ranked
     }
 
     /// All rows that may become centres, in the order of a race by weight.
@@ -194,4 +223,51 @@ impl Block {
 fn sum(mut a: Vec<i128>, b: Vec<i128>) -> Vec<i128> {
     a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
     a
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kmeans::Profile;
+    use crate::matrix::Density;
+
+    /// Goal: what is left of all rows is what is left of what is left of parts, by both ways of seeding and whatever the
+    /// metric. Method: rows with equal ones among them and without values, in parts of any size.
+    #[test]
+    fn parts_may_be_narrowed_first() {
+        let mut points = Points::new(Density::Sparse, 9);
+        for i in 0..300_u32 {
+            let row =
+                if i % 50 == 0 { vec![] } else { vec![(i % 7, 1.0 + f64::from(i % 11)), (8, f64::from(i % 23) - 9.5)] };
+            points.rows.push(row).unwrap();
+            points.weights.push(u64::from(1 + i % 5));
+        }
+        let frame = Frame::new(&Profile::of(&points), &[]);
+        let part = |range: std::ops::Range<usize>| {
+            let mut part = Points::new(Density::Sparse, 9);
+            range.for_each(|i| part.push(points.rows.row(i), points.weights[i]));
+            Arc::new(part)
+        };
+        let rows_of = |prospects: Prospects| {
+            let points = prospects.into_points().unwrap();
+            let mut rows: Vec<_> =
+                (0..points.len()).map(|i| (points.rows.row(i).content_hash(), points.weights[i])).collect();
+            rows.sort_unstable();
+            rows
+        };
+        for (only_distinct, metric) in [(false, Metric::Euclidean), (true, Metric::Euclidean), (false, Metric::Cosine)]
+        {
+            let race = Race { random_state: 5, round: 0, n: 40 };
+            let none = || Prospects::new(vec![], metric);
+            let expected = rows_of(none().with(part(0..300), &frame).first_of(race, only_distinct, &frame));
+            assert_eq!(expected.len(), 40);
+            let mut narrowed = none();
+            for range in [0..10, 10..90, 90..91, 91..300] {
+                let first = none().with(part(range), &frame).first_of(race, only_distinct, &frame);
+                narrowed = narrowed.with(Arc::new(first.into_points().unwrap()), &frame);
+                narrowed = narrowed.first_of(race, only_distinct, &frame);
+            }
+            assert_eq!(rows_of(narrowed), expected, "{only_distinct} {metric:?}");
+        }
+    }
 }

@@ -13,6 +13,7 @@
 
 mod carry;
 mod explain;
+mod given;
 mod hub;
 mod iterate;
 mod prepare;
@@ -25,9 +26,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use covey_engine::models::{Manifest, ModelFeatures, ModelFiles, ModelRegistry, NewModel, Parent};
 use covey_engine::operators::{BlockWork, BlocksExec, block_source};
 use covey_engine::storage::Directory;
-use covey_engine::{external, user_err};
-use covey_udfs::kmeans::{COORDINATES_MAX, Centroids, FixedPoint, Metric, Profile, start_of};
-use covey_udfs::matrix::to_unit_length;
+use covey_engine::user_err;
+use covey_udfs::kmeans::{COORDINATES_MAX, FixedPoint, Profile, start_of};
 use covey_udfs::tfidf::Vocabulary;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::error::Result;
@@ -40,7 +40,6 @@ use crate::Cluster;
 use crate::board::JobHandle;
 use crate::statements::{CreateModel, FitOptions, Strategy};
 
-use carry::centres_in;
 pub(crate) use explain::explain_fit;
 pub use hub::FitHub;
 use hub::Publication;
@@ -171,6 +170,7 @@ pub async fn sweep(warehouse: &Directory) -> Result<()> {
 
 impl Fit<'_> {
     async fn run(&self, create: &CreateModel, query: LogicalPlan) -> Result<NewModel> {
+        self.check_given().await?;
         let prepared = self.prepare(query).await?;
         self.check_coordinates(&prepared)?;
         let strategy = self.strategy(&prepared);
@@ -216,31 +216,6 @@ impl Fit<'_> {
             );
         }
         Ok(())
-    }
-
-    /// The centres of the model that the fit begins with, by the features of this one.
-    async fn given_centres(&self, prepared: &Prepared) -> Result<Option<Centroids>> {
-        let Some(name) = &self.options.init_model else { return Ok(None) };
-        let models = self.context.models;
-        let old = models.load(models.get(name).await?).await?;
-        let k = old.manifest.n_clusters;
-        if k != self.options.n_clusters {
-            return user_err!("init 'model:{name}' gives {k} centres, but n_clusters is {}", self.options.n_clusters);
-        }
-        let d = prepared.profile.n_features();
-        let clusters: Vec<u32> = (0..k as u32).collect();
-        let Some(centres) = centres_in(&old, &clusters, &prepared.features, prepared.vocabulary.as_ref(), d) else {
-            return user_err!("init 'model:{name}': that model was trained on other features than the query gives");
-        };
-        let values = centres.into_iter().flat_map(|centre| {
-            let mut values = centre.values;
-            if self.options.metric == Metric::Cosine {
-                to_unit_length(&mut values);
-            }
-            values
-        });
-        let values = values.collect();
-        Centroids::try_new(d, values).map(Some).map_err(external)
     }
 
     fn strategy(&self, prepared: &Prepared) -> Strategy {

@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 
-pub use options::{Elbow, FitOptions, Strategy};
+pub use options::{Elbow, FitOptions, GivenCentres, Strategy};
 pub use source::{byte_offset, check_depth, quote_cluster};
 
 /// One statement of ours.

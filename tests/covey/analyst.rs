@@ -196,6 +196,47 @@ async fn a_fit_begins_with_a_model() {
     assert!(error.contains("other features"), "{error}");
 }
 
+/// Goal: a fit begins with the rows of a table, by either strategy: texts, numbers and lists, numbered as they are told.
+#[tokio::test]
+async fn a_fit_begins_with_a_table() {
+    let sandbox = sandbox_with_sample(2, 2).await;
+    let commands = "SELECT CASE command WHEN 'nginx worker process' THEN 1 ELSE 0 END AS cluster, command FROM \
+                    (SELECT DISTINCT normalize_command(process_command) AS command FROM processes WHERE month = 7) \
+                    WHERE command IN ('nginx worker process', 'usr sbin qemu ga')";
+    assert_eq!(cells(&sandbox.sql(commands).await).len(), 2);
+    sandbox.sql(&format!("CREATE VIEW seeds AS {commands}")).await;
+    let mut digests = vec![];
+    for strategy in ["local", "distributed"] {
+        let options = format!(", init 'table:seeds', strategy '{strategy}'");
+        let create = create_model(strategy, &options).replacen("n_clusters 12", "n_clusters 2", 1);
+        digests.push(cells(&sandbox.sql(&create).await)[0].last().unwrap().clone());
+        let predict =
+            format!("SELECT predict('{strategy}', 'usr sbin qemu ga'), predict('{strategy}', 'nginx worker process')");
+        assert_eq!(cells(&sandbox.sql(&predict).await), [["0", "1"]]);
+    }
+    assert_eq!(digests[0], digests[1]);
+
+    let rows = "(VALUES (0.0, 0.0), (0.0, 1.0), (9.0, 9.0), (9.0, 8.0)) AS t(x, y)";
+    sandbox.sql("CREATE VIEW corners AS SELECT * FROM (VALUES (8, 8), (1, 1)) AS t(y, x)").await;
+    sandbox.sql("CREATE VIEW points AS SELECT make_array(x, y) AS v FROM corners").await;
+    for (query, init, predict) in [
+        (format!("SELECT x, y FROM {rows}"), "corners", "predict('n', 0, 0), predict('n', 9, 9)"),
+        (format!("SELECT make_array(x, y) AS v FROM {rows}"), "points", "predict('n', [0, 0]), predict('n', [9, 9])"),
+    ] {
+        let options = format!("n_clusters 2, init 'table:{init}'");
+        sandbox.sql(&format!("CREATE OR REPLACE MODEL n USING KMEANS OPTIONS ({options}) AS {query}")).await;
+        assert_eq!(cells(&sandbox.sql(&format!("SELECT {predict}")).await), [["0", "1"]], "{init}");
+    }
+    for (init, expected) in [
+        ("nowhere", "init 'table:nowhere'"),
+        ("corners", "it has no column \"command\""),
+        ("seeds", "gives 2 centres, but n_clusters is 12"),
+    ] {
+        let error = sandbox.error(&create_model("x", &format!(", init 'table:{init}'"))).await;
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
 /// Goal: EXPLAIN CREATE MODEL shows steps, strategy and the days that would be read, and makes nothing.
 #[tokio::test]
 async fn fits_are_explained() {

@@ -431,7 +431,7 @@ pub(crate) fn check_feature_values(row: &[f64]) -> Result<()> {
 }
 
 /// Reads row `i` of number columns or of one list column; false when any of it is NULL.
-pub(crate) fn read_numbers(columns: &[ArrayRef], i: usize, row: &mut Vec<f64>) -> bool {
+pub fn read_numbers(columns: &[ArrayRef], i: usize, row: &mut Vec<f64>) -> bool {
     for column in columns {
         if column.is_null(i) {
             return false;

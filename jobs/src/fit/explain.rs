@@ -14,7 +14,7 @@ use datafusion::prelude::SessionContext;
 use super::LOCAL_BYTES_MAX;
 use super::prepare::{collapse, features_of};
 use crate::results::explained_schema;
-use crate::statements::{CreateModel, FitOptions, Strategy};
+use crate::statements::{CreateModel, FitOptions, GivenCentres, Strategy};
 
 /// The steps of the fit, and the plans of its query as EXPLAIN shows them.
 pub(crate) async fn explain_fit(
@@ -60,10 +60,11 @@ fn steps(create: &CreateModel, features: &ModelFeatures, partitions: usize) -> S
 
 fn seeding(options: &FitOptions) -> String {
     let n = options.elbow.map_or(options.n_clusters, |elbow| start_of(elbow.k_max));
-    match (&options.init_model, options.init) {
-        (Some(model), _) => format!("the centres of model {model:?}"),
-        (None, Init::KMeansPlusPlus) => format!("{n} rows by k-means++, in one task"),
-        (None, Init::Random) => format!("{n} rows at random, in one task"),
+    match (&options.given, options.init) {
+        (Some(GivenCentres::Model(model)), _) => format!("the centres of model {model:?}"),
+        (Some(GivenCentres::Table(table)), _) => format!("the rows of table {table:?}"),
+        (None, Init::KMeansPlusPlus) => format!("{n} rows by k-means++"),
+        (None, Init::Random) => format!("{n} rows at random"),
     }
 }
 

@@ -91,7 +91,7 @@ impl Fit<'_> {
             init: self.options.init,
             random_state: self.options.random_state.wrapping_add(run as u64),
         };
-        SeedSpec { params, metric: self.options.metric, given: self.options.init_model.is_some(), at_most: false }
+        SeedSpec { params, metric: self.options.metric, given: self.options.given.is_some(), at_most: false }
     }
 
     /// The spread of all rows, by a pass over them; dense rows take one before it, for their mean. Where all iterations run as

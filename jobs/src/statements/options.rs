@@ -52,8 +52,8 @@ pub struct FitOptions {
     /// `n_clusters 'auto'`.
     pub elbow: Option<Elbow>,
     pub init: Init,
-    /// `init 'model:NAME'`: the fit begins with the centres of that model.
-    pub init_model: Option<String>,
+    /// The fit begins with centres that are given.
+    pub given: Option<GivenCentres>,
     /// Runs from different starting centres; the one with the lowest inertia is kept.
     pub n_init: usize,
     pub max_iter: usize,
@@ -90,8 +90,35 @@ const NAMES: [&str; 20] = [
     "sublinear_tf",
 ];
 
-/// Begins the value of `init` that names a model.
+/// Where the centres are that a fit begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GivenCentres {
+    /// `init 'model:NAME'`: those of that model.
+    Model(String),
+    /// `init 'table:NAME'`: the rows of that table or view.
+    Table(String),
+}
+
+/// Begin the values of `init` that name a model or a table.
 const MODEL_PREFIX: &str = "model:";
+const TABLE_PREFIX: &str = "table:";
+
+impl GivenCentres {
+    /// Of a value of `init`, where it names any.
+    fn parse(init: &str) -> Option<Self> {
+        let model = init.strip_prefix(MODEL_PREFIX).map(|name| Self::Model(name.to_string()));
+        model.or_else(|| init.strip_prefix(TABLE_PREFIX).map(|name| Self::Table(name.to_string())))
+    }
+}
+
+impl Display for GivenCentres {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Model(name) => write!(f, "{MODEL_PREFIX}{name}"),
+            Self::Table(name) => write!(f, "{TABLE_PREFIX}{name}"),
+        }
+    }
+}
 
 /// scikit-learn's.
 const TOKEN_PATTERN_DEFAULT: &str = r"(?u)\b\w\w+\b";
@@ -104,7 +131,7 @@ impl FitOptions {
             n_clusters: 8,
             elbow: None,
             init: Init::KMeansPlusPlus,
-            init_model: None,
+            given: None,
             n_init: 0,
             max_iter: 300,
             tol: 1e-4,
@@ -138,15 +165,13 @@ impl FitOptions {
     }
 
     fn check_given_centres(&self) -> Result<()> {
-        if self.init_model.is_none() {
-            return Ok(());
-        }
+        let Some(given) = &self.given else { return Ok(()) };
         if self.elbow.is_some() {
-            return user_err!("init 'model:...' gives one number of clusters: give n_clusters, not 'auto'");
+            return user_err!("init '{given}' gives one number of clusters: give n_clusters, not 'auto'");
         }
         if self.n_init > 1 {
             return user_err!(
-                "init 'model:...' always begins at the same centres: n_init must be 1, got {}",
+                "init '{given}' always begins at the same centres: n_init must be 1, got {}",
                 self.n_init
             );
         }
@@ -174,12 +199,12 @@ impl FitOptions {
     fn set(&mut self, name: &str, value: &str) -> Result<()> {
         match name {
             "n_clusters" => self.n_clusters = parse(name, value, "a number of clusters, or 'auto'")?,
-            "init" if value.starts_with(MODEL_PREFIX) => {
-                self.init_model = Some(value[MODEL_PREFIX.len()..].to_string());
-            }
-            "init" => {
-                self.init = choose(name, value, &[("k-means++", Init::KMeansPlusPlus), ("random", Init::Random)])?;
-            }
+            "init" => match GivenCentres::parse(value) {
+                Some(given) => self.given = Some(given),
+                None => {
+                    self.init = choose(name, value, &[("k-means++", Init::KMeansPlusPlus), ("random", Init::Random)])?;
+                }
+            },
             "n_init" if value == "auto" => self.n_init = 0,
             "n_init" => match parse(name, value, "a number of runs, or 'auto'")? {
                 0 => return user_err!("n_init must be between 1 and {RUNS_MAX}, or 'auto', got 0"),
@@ -255,8 +280,8 @@ impl FitOptions {
                 put("n_clusters", &self.n_clusters);
             }
         }
-        match &self.init_model {
-            Some(model) => put("init", &format!("{MODEL_PREFIX}{model}")),
+        match &self.given {
+            Some(given) => put("init", given),
             None => put("init", &if self.init == Init::Random { "random" } else { "k-means++" }),
         };
         if self.metric == Metric::Cosine {

@@ -1,13 +1,15 @@
-"""Lloyd's iterations alone: Covey's kernels beside scikit-learn (Lloyd and Elkan), sparsekmeans and faiss, on the same
-matrix, from the same centres, for the same number of iterations, on the same number of threads.
+"""Lloyd's iterations alone: Covey's kernels beside scikit-learn (Lloyd and Elkan), sparsekmeans, and for dense rows faiss,
+scikit-learn-intelex and dask-ml, on the same matrix, from the same centres, for the same number of iterations, on the same
+number of threads.
 
-    benchmarks/run lloyd [--lake DIR] [--sets fleet,wide,d32,d784] [--clusters 10,50,200]
+    benchmarks/run lloyd [--lake DIR] [--sets fleet,wide,d32,d784] [--clusters 10,50,200] [--picture FILE]
 
 Checked in the same run: how many labels are those of the peer, and the inertia. Every figure has the first, cold
 repetition beside the median of all.
 """
 
 import argparse
+import importlib
 import json
 import os
 import pathlib
@@ -123,8 +125,8 @@ def timed(repeat, run):
     return seconds, result
 
 
-def scikit_learn(matrix, centres, algorithm, iterations, repeat):
-    from sklearn.cluster import KMeans
+def scikit_learn(matrix, centres, algorithm, iterations, repeat, library="sklearn"):
+    KMeans = importlib.import_module(f"{library}.cluster").KMeans
 
     def run():
         return KMeans(len(centres), init=centres, n_init=1, max_iter=iterations, tol=0, algorithm=algorithm).fit(matrix)
@@ -171,6 +173,22 @@ def faiss_kmeans(matrix, centres, iterations, repeat):
     return seconds, labels, None, iterations
 
 
+def dask_ml(matrix, centres, iterations, repeat):
+    import dask
+    import dask.array
+    from dask_ml.cluster import KMeans
+
+    def run():
+        # Two chunks for each thread, that none waits for long.
+        rows = dask.array.from_array(matrix, chunks=(-(-len(matrix) // (2 * THREADS)), matrix.shape[1]))
+        with dask.config.set(scheduler="threads", num_workers=THREADS):
+            model = KMeans(len(centres), init=centres.astype(matrix.dtype), max_iter=iterations, tol=0).fit(rows)
+            return model, np.asarray(model.labels_)
+
+    seconds, (model, labels) = timed(repeat, run)
+    return seconds, labels, None, model.n_iter_
+
+
 def inertia_of(matrix, labels, k):
     """Of the means of these labels."""
     total = (matrix.multiply(matrix) if sp.issparse(matrix) else matrix.astype(np.float64) ** 2).sum()
@@ -199,7 +217,9 @@ def starting_centres(matrix, k, init):
 def compare(name, matrix, clusters, arguments, folder):
     is_sparse = sp.issparse(matrix)
     stored = matrix.nnz if is_sparse else matrix.size
-    print(f"\n{name}: {matrix.shape[0]} x {matrix.shape[1]}, {stored / matrix.shape[0]:.1f} values a row", flush=True)
+    title = f"{name}: {matrix.shape[0]:,} x {matrix.shape[1]:,}"
+    print(f"\n{title}, {stored / matrix.shape[0]:.1f} values a row{distinct(matrix)}", flush=True)
+    bars = []
     rows = f"{folder}/rows.arrow"
     write_rows(rows, matrix)
     for k in clusters:
@@ -212,6 +232,8 @@ def compare(name, matrix, clusters, arguments, folder):
                       for kind in ("lloyd", "elkan")}
         else:
             peers["faiss"] = lambda: faiss_kmeans(matrix, centres, arguments.iterations, arguments.peer_repeat)
+            peers["scikit-learn-intelex"] = lambda: scikit_learn(matrix, centres, "lloyd", arguments.iterations, arguments.peer_repeat, "sklearnex")
+            peers["dask-ml"] = lambda: dask_ml(matrix, centres, arguments.iterations, arguments.peer_repeat)
         median, own = np.median(ours), inertia_of(matrix, labels, k)
         rate = stored * k * n_iter / median
         print(f"  k = {k:3}  {'covey':20} first {ours[0]:8.4f} s  median {median:8.4f} s  "
@@ -219,9 +241,20 @@ def compare(name, matrix, clusters, arguments, folder):
         for peer, run in peers.items():
             seconds, theirs, _, iterations = run()
             score = inertia_of(matrix, theirs, k)
+            bars.append((f"{peer}, k = {k}", np.median(seconds) / median))
             print(f"           {peer:20} first {seconds[0]:8.4f} s  median {np.median(seconds):8.4f} s  "
                   f"{iterations} iterations, {np.median(seconds) / median:6.1f} times covey's; "
                   f"labels alike {(theirs == labels).mean():.6f}, inertia {score / own - 1:+.1e}", flush=True)
+    return title, bars
+
+
+def distinct(matrix):
+    """How many rows differ from all others, where rows may be equal: texts that differ in rare words only."""
+    if not sp.issparse(matrix):
+        return ""
+    parts = zip(matrix.indptr[:-1], matrix.indptr[1:])
+    rows = {(matrix.indices[a:b].tobytes(), matrix.data[a:b].tobytes()) for a, b in parts}
+    return f", {len(rows):,} of the rows distinct"
 
 
 def main():
@@ -232,16 +265,22 @@ def main():
     parser.add_argument("--start", choices=["random", "k-means++"], default="random")
     parser.add_argument("--iterations", type=int, default=20)
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--peer-repeat", type=int, default=3)
+    parser.add_argument("--peer-repeat", type=int, default=5)
+    parser.add_argument("--picture", help="where a picture of the ratios goes, as .svg or .png")
     arguments = parser.parse_args()
     arguments.peak = peak()
     print(f"{THREADS} threads; peak {arguments.peak / 1e9:.0f} Gmac/s (a product of 32-bit matrices)")
     makers = {"fleet": lambda: fleet(arguments.lake), "wide": wide,
               "d32": lambda: dense(1_000_000, 32), "d784": lambda: dense(100_000, 784)}
     clusters = [int(k) for k in arguments.clusters.split(",")]
+    panels = []
     for name in arguments.sets.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            compare(name, makers[name](), clusters, arguments, folder)
+            panels.append(compare(name, makers[name](), clusters, arguments, folder))
+    if arguments.picture:
+        from picture import ratios
+
+        ratios(arguments.picture, f"Lloyd's iterations on {THREADS} threads, medians of {arguments.repeat}", panels)
 
 
 if __name__ == "__main__":

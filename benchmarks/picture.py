@@ -1,0 +1,32 @@
+"""Pictures of what benchmarks found."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+
+def ratios(path, title, groups):
+    """How often Covey's time goes into a peer's: `groups` has for each panel a name and rows of label and ratio."""
+    groups = [(name, rows) for name, rows in groups if rows]
+    heights = [len(rows) for _, rows in groups]
+    figure, axes = plt.subplots(len(groups), 1, figsize=(9, 1.0 + 0.27 * sum(heights) + 0.7 * len(groups)),
+                                height_ratios=heights, squeeze=False, layout="constrained")
+    for axis, (name, rows) in zip(axes[:, 0], groups):
+        labels, values = zip(*rows)
+        colours = ["#2a7f62" if value >= 1 else "#b5523b" for value in values]
+        bars = axis.barh(range(len(rows)), values, color=colours, height=0.7)
+        axis.bar_label(bars, [f"{value:.3g}" for value in values], padding=3, fontsize=8)
+        axis.set_yticks(range(len(rows)), labels, fontsize=8)
+        axis.invert_yaxis()
+        axis.set_xscale("log")
+        axis.set_xlim(min(0.5, min(values)) * 0.8, max(values) * 2)
+        axis.axvline(1, color="black", linewidth=0.8)
+        axis.set_title(name, fontsize=9, loc="left")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.tick_params(axis="x", labelsize=8)
+    axes[-1, 0].set_xlabel("the peer's time over Covey's (right of 1: Covey is faster)", fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

@@ -27,9 +27,10 @@ impl WorkDir {
         let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
         let unlocked = directory.path().join(UNLOCKED);
         let lock = File::create(&unlocked)?;
-        lock.lock()?;
-        // Whoever sees it by its name finds it locked.
-        fs::rename(unlocked, directory.path().join(LOCK))?;
+        // Whoever sees it by its name finds it locked; where files cannot be locked, nobody removes what is left.
+        if lock.lock().is_ok() {
+            fs::rename(unlocked, directory.path().join(LOCK))?;
+        }
         Ok(Self { directory, _lock: lock })
     }
 

@@ -221,6 +221,7 @@ impl Covey {
             session: Arc::clone(session),
             cluster: self.cluster.as_ref(),
             models: &self.models,
+            cache: &self.cache,
             warehouse: &self.warehouse,
             hub: &self.hub,
             job: Arc::clone(job),

@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use covey_engine::models::cache::ModelCache;
 use covey_engine::models::{Manifest, ModelFeatures, ModelFiles, ModelRegistry, NewModel, Parent};
 use covey_engine::operators::{BlockWork, BlocksExec, block_source};
 use covey_engine::storage::Directory;
@@ -63,6 +64,7 @@ pub struct FitContext<'a> {
     pub session: Arc<SessionContext>,
     pub cluster: &'a dyn Cluster,
     pub models: &'a ModelRegistry,
+    pub cache: &'a ModelCache,
     pub warehouse: &'a Directory,
     pub hub: &'a Arc<FitHub>,
     pub job: Arc<JobHandle>,

@@ -21,10 +21,9 @@ use ballista_scheduler::cluster::memory::InMemoryClusterState;
 use ballista_scheduler::cluster::{BoundTask, ClusterState, ClusterStateEventStream, DistributionPolicy, ExecutorSlot};
 use ballista_scheduler::config::TaskDistributionPolicy;
 use ballista_scheduler::state::task_manager::JobInfoCache;
-use covey_engine::operators::BlocksExec;
 use covey_jobs::FitHub;
 
-use homes::Homing;
+use homes::{Homing, find_blocks};
 
 type Jobs = HashMap<JobId, JobInfoCache>;
 
@@ -132,7 +131,7 @@ impl ClusterState for PlacingCluster {
 async fn by_kind(jobs: &Jobs) -> (Jobs, Jobs) {
     let (mut fits, mut queries) = (HashMap::new(), HashMap::new());
     for (id, job) in jobs {
-        let is_fit = job.execution_graph.read().await.physical_plan().is::<BlocksExec>();
+        let is_fit = find_blocks(&job.execution_graph.read().await.physical_plan()).is_some();
         let kind = if is_fit { &mut fits } else { &mut queries };
         kind.insert(id.clone(), job.clone());
     }

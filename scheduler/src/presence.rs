@@ -1,16 +1,22 @@
 //! Which executors are there. Each keeps a call open while it lives, and its connection ends with it at once, long before
-//! its heartbeats are missed; until then, tasks would be sent to it and rows be asked of it.
+//! its heartbeats are missed; until then, tasks would be sent to it and rows be asked of it. A connection may end for
+//! other reasons: one whose executor still answers at its port is left to the heartbeats.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ballista_core::serde::protobuf::ExecutorStoppedParams;
 use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpc;
 use parking_lot::Mutex;
+use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tonic::Request;
 
 use crate::cluster::Ballista;
+
+/// How long an executor may take to answer at its port.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// The executors that keep a call open.
 pub struct Presences {
@@ -61,10 +67,18 @@ impl Drop for Presence {
             executor_id: std::mem::take(&mut self.executor),
             reason: "its connection has ended".into(),
         };
-        // One that lives after all registers again with its next heartbeat.
         runtime.spawn(async move {
-            tracing::info!(target: "covey", executor = lost.executor_id, "the connection of an executor has ended");
-            let _ = ballista.executor_stopped(Request::new(lost)).await;
+            if !answers(&ballista, &lost.executor_id).await {
+                tracing::info!(target: "covey", executor = lost.executor_id, "an executor is gone with its connection");
+                let _ = ballista.executor_stopped(Request::new(lost)).await;
+            }
         });
     }
+}
+
+/// Whether the port that takes tasks for an executor can be connected to.
+async fn answers(ballista: &Ballista, executor: &str) -> bool {
+    let Ok(executor) = ballista.state.executor_manager.get_executor_metadata(executor).await else { return false };
+    let connecting = TcpStream::connect((executor.host.as_str(), executor.grpc_port));
+    matches!(tokio::time::timeout(ANSWER_MAX, connecting).await, Ok(Ok(_)))
 }

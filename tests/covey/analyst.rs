@@ -235,6 +235,20 @@ async fn a_fit_begins_with_a_table() {
         let error = sandbox.error(&create_model("x", &format!(", init 'table:{init}'"))).await;
         assert!(error.contains(expected), "{error}");
     }
+    sandbox.sql("CREATE VIEW far AS SELECT x * 1e150 AS x, y FROM corners").await;
+    sandbox.sql("CREATE VIEW predicted AS SELECT x, y, predict('n', [x, y]) AS cluster FROM corners").await;
+    for (init, k, expected) in [
+        ("corners", 1, Some("gives more centres than n_clusters, which is 1")),
+        ("far", 2, Some("init 'table:far': a feature is")),
+        ("predicted", 2, None),
+    ] {
+        let options = format!("n_clusters {k}, init 'table:{init}'");
+        let create = format!("CREATE MODEL {init} USING KMEANS OPTIONS ({options}) AS SELECT x, y FROM {rows}");
+        match expected {
+            Some(expected) => assert!(sandbox.error(&create).await.contains(expected), "{init}"),
+            None => drop(sandbox.sql(&create).await),
+        }
+    }
 }
 
 /// Goal: EXPLAIN CREATE MODEL shows steps, strategy and the days that would be read, and makes nothing.

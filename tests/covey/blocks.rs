@@ -52,10 +52,13 @@ impl Counted {
     }
 }
 
-/// The lake is read once, and blocks never: whoever works on one has made it.
+/// A sample of five days has as many blocks as the cluster has partitions; an executor that has made a third of them or more
+/// may give one away to another, which reads it once.
+const BLOCKS_MOVED_MAX: u64 = 4;
+
 fn assert_reads(short: &[u64; 3], long: &[u64; 3]) {
     assert_eq!(short[0], long[0], "GETs of the lake's files");
-    assert_eq!((short[1], long[1]), (0, 0), "GETs of blocks");
+    assert!(short[1] <= BLOCKS_MOVED_MAX && long[1] <= BLOCKS_MOVED_MAX, "GETs of blocks: {short:?} {long:?}");
 }
 
 /// Goal: a fit reads lake and blocks once, however many iterations it takes: after the first, blocks are in the memory

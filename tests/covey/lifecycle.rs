@@ -69,7 +69,7 @@ async fn a_lost_executor_costs_nothing_else() {
         assert_eq!(cell(&answer.batches), expected);
     }
     let log = sandbox.log("scheduler.log");
-    assert!(log.contains("the connection of an executor has ended") && !log.contains("heartbeat timed out"), "{log}");
+    assert!(log.contains("an executor is gone with its connection") && !log.contains("heartbeat timed out"), "{log}");
     sandbox.sql(&create_model("m", ", strategy 'distributed', tol 0")).await;
     assert_eq!(cell(&sandbox.sql("SELECT min(executors) FROM model_iterations('m')").await), "2");
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use covey_udfs::kmeans::{Distinct, Frame};
-use covey_udfs::matrix::Points;
+use covey_udfs::matrix::{Density, Points};
 use parking_lot::Mutex;
 
 /// A block that an executor holds.
@@ -34,7 +34,12 @@ impl HeldBlock {
 
     /// Made at the first call, on the threads of the caller.
     pub fn distinct(&self, frame: &Frame) -> Arc<Distinct> {
-        Arc::clone(self.distinct.get_or_init(|| Arc::new(Distinct::new(&self.points, frame))))
+        if let Some(made) = self.distinct.get() {
+            return Arc::clone(made);
+        }
+        // Not while others wait for the cell: a thread of the pool may take up another's work meanwhile, and wait for itself.
+        let made = Arc::new(Distinct::new(&self.points, frame));
+        Arc::clone(self.distinct.get_or_init(|| made))
     }
 
     /// Takes out the clusters that `iteration` of `run` gave the distinct rows, if they are here.
@@ -56,10 +61,12 @@ impl HeldBlock {
         labels.insert(run, Labels { iteration, clusters });
     }
 
-    /// Bytes that the block takes with its image and the labels of a run.
+    /// Bytes that the block takes at most, with its image, the labels of a run, and its distinct rows where they are copied.
     pub(super) fn memory_bytes(&self) -> usize {
         let rows = &self.points.rows;
+        let copied = if rows.density() == Density::Sparse { rows.memory_bytes() } else { 0 };
         rows.memory_bytes()
+            + copied
             + size_of_val(rows.values()) / 2
             + self.points.len() * (2 * size_of::<u64>() + 2 * size_of::<u32>())
     }

@@ -423,7 +423,7 @@ const FEATURE_ABS_MAX: f64 = 1e100;
 
 /// # Errors
 /// When a feature is NaN, infinite or too large.
-pub(crate) fn check_feature_values(row: &[f64]) -> Result<()> {
+pub fn check_feature_values(row: &[f64]) -> Result<()> {
     match row.iter().find(|x| !x.is_finite() || x.abs() > FEATURE_ABS_MAX) {
         Some(x) => user_err!("a feature is {x:e}: it must be a finite number of at most {FEATURE_ABS_MAX:e}"),
         None => Ok(()),

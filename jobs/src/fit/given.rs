@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use covey_engine::failure::plain_text;
 use covey_engine::models::ModelFeatures;
-use covey_engine::models::functions::read_numbers;
+use covey_engine::models::functions::{check_feature_values, read_numbers};
 use covey_engine::threads::aside;
 use covey_engine::{external, user_err};
 use covey_udfs::kmeans::{Centroids, Metric};
@@ -18,6 +19,7 @@ use datafusion::prelude::DataFrame;
 
 use super::carry::centres_in;
 use super::{Fit, Prepared};
+use crate::bind_models;
 use crate::statements::GivenCentres;
 
 /// The column of a table of centres that numbers them, where there is one.
@@ -41,6 +43,9 @@ impl Fit<'_> {
             GivenCentres::Table(name) => self.centres_of_table(name, prepared).await?,
         };
         let (n, k, d) = (centres.len(), self.options.n_clusters, prepared.profile.n_features());
+        if n > k && matches!(given, GivenCentres::Table(_)) {
+            return user_err!("init '{given}' gives more centres than n_clusters, which is {k}");
+        }
         if n != k {
             return user_err!("init '{given}' gives {n} centres, but n_clusters is {k}");
         }
@@ -89,13 +94,16 @@ impl Fit<'_> {
             return user_err!("init 'table:{name}': it has no column {missing:?}, which the query clusters");
         }
         let column = |name: &str| Expr::Column(Column::from_name(name));
-        let order = if has(CLUSTER_COLUMN) { vec![CLUSTER_COLUMN.to_string()] } else { columns.clone() };
-        let order = order.iter().map(|name| column(name).sort(true, false)).collect();
+        // Equal numbers are told apart by the values: the order must not depend on where rows lie.
+        let number = has(CLUSTER_COLUMN).then(|| CLUSTER_COLUMN.to_string());
+        let order = number.iter().chain(&columns).map(|name| column(name).sort(true, false)).collect();
         let values = columns.iter().map(|name| cast(column(name), data_type.clone()).alias(name));
         // One more than fits is enough to see that they are too many.
         let rows =
             table.sort(order)?.select(values.collect::<Vec<_>>())?.limit(0, Some(self.options.n_clusters + 1))?;
-        let plan = aside(async move { rows.create_physical_plan().await }).await?;
+        let rows = bind_models(rows.into_unoptimized_plan(), self.context.models, self.context.cache).await?;
+        let session = Arc::clone(&self.context.session);
+        let plan = aside(async move { session.state().create_physical_plan(&rows).await }).await?;
         let job = format!("fit {}: given centres", self.id);
         let batches = self.context.cluster.run(&job, Arc::clone(&self.context.session), plan).await?;
         let mut centres = vec![];
@@ -125,7 +133,11 @@ fn read_centres(table: &str, batch: &RecordBatch, prepared: &Prepared, centres: 
                     return user_err!("init 'table:{table}': {text:?} has no term of the vocabulary");
                 }
             }
-            None if read_numbers(&columns, i, &mut values) => {}
+            None if read_numbers(&columns, i, &mut values) => {
+                if let Err(error) = check_feature_values(&values) {
+                    return user_err!("init 'table:{table}': {}", plain_text(&error));
+                }
+            }
             _ => return user_err!("init 'table:{table}': a centre has a NULL"),
         }
         centres.push(values);

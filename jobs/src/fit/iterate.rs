@@ -21,6 +21,9 @@ use datafusion::error::Result;
 use super::{Fit, Prepared};
 use crate::statements::{FitOptions, Strategy};
 
+/// Where rows are that seeding chooses among, below the directory of the fit.
+const DRAWN: &str = "drawn";
+
 /// The best of the runs.
 pub(super) struct Solution {
     pub centroids: Centroids,
@@ -145,11 +148,14 @@ impl Fit<'_> {
     /// The rows that matter are drawn where the blocks are; one task chooses among them.
     pub(super) async fn seeds(&self, seed: SeedSpec, urls: &[String]) -> Result<Centroids> {
         let drawn = if seed.given { urls.to_vec() } else { self.draw(seed.clone(), urls).await? };
-        Ok(one_result(&self.run_blocks(BlockWork::Seed(seed), &drawn, 1).await?)?.0)
+        let seeds = one_result(&self.run_blocks(BlockWork::Seed(seed), &drawn, 1).await?)?.0;
+        // The next run draws others.
+        self.directory.child(DRAWN)?.delete_all().await?;
+        Ok(seeds)
     }
 
     async fn draw(&self, seed: SeedSpec, urls: &[String]) -> Result<Vec<String>> {
-        let directory = self.directory.child("drawn")?.url().to_string();
+        let directory = self.directory.child(DRAWN)?.url().to_string();
         let batches = self.run_blocks(BlockWork::Draw { seed, directory }, urls, self.n_partitions()).await?;
         let files = results(&batches).map(|part| String::from_utf8(part.result.to_vec()).map_err(external));
         let files: Vec<String> = files.collect::<Result<_>>()?;

@@ -192,8 +192,8 @@ fn most_frequent(homes: impl Iterator<Item = String>) -> Option<String> {
     counts.into_iter().rev().max_by_key(|(_, count)| *count).map(|(home, _)| home)
 }
 
-/// The operator of a fit in a stage, below what Ballista has put on top.
-fn find_blocks(plan: &Arc<dyn ExecutionPlan>) -> Option<&BlocksExec> {
+/// The operator of a fit in a plan, below what Ballista has put on top.
+pub(super) fn find_blocks(plan: &Arc<dyn ExecutionPlan>) -> Option<&BlocksExec> {
     plan.downcast_ref::<BlocksExec>().or_else(|| plan.children().into_iter().find_map(find_blocks))
 }
 

@@ -80,10 +80,24 @@ impl Centroids {
     }
 
     pub(super) fn par_centres_mut(&mut self) -> impl IndexedParallelIterator<Item = &mut [f64]> {
+        if Arc::get_mut(&mut self.values).is_none() {
+            self.values = Arc::new(copy_of(&self.values));
+        }
         Arc::make_mut(&mut self.values).par_chunks_mut(self.n_features)
     }
 
     pub fn values(&self) -> &[f64] {
         &self.values
     }
+}
+
+/// On all threads, without touching memory where there are zeros only: that of fresh zeros costs nothing until it is touched,
+/// and centres of texts have many.
+fn copy_of(values: &[f64]) -> Vec<f64> {
+    /// Values of a page of memory.
+    const PAGE: usize = 4096 / size_of::<f64>();
+    let mut copy = vec![0.0; values.len()];
+    let pages = copy.par_chunks_mut(PAGE).with_min_len(PAGE).zip(values.par_chunks(PAGE));
+    pages.filter(|(_, from)| from.iter().any(|x| x.to_bits() != 0)).for_each(|(to, from)| to.copy_from_slice(from));
+    copy
 }

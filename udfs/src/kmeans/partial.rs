@@ -53,8 +53,9 @@ const IN_ORDER_MAX: usize = 1 << 16;
 /// Moves that are worth sums of their own.
 const MOVES_MIN: usize = 1 << 10;
 
-/// Moves of a cluster that are summed up at once.
-const PART_MOVES: usize = 1 << 12;
+/// The moves of a cluster that are summed up at once are a part of all, and not fewer than this: each part is put in order.
+const PARTS_PER_THREAD: usize = 4;
+const PART_MOVES_MIN: usize = 1 << 12;
 
 /// Goes through the rows once, in the order they are stored in, with the sums of all clusters at hand.
 fn in_order_of_rows(points: &Points, moves: &[Move], n_clusters: usize, scale: &FixedPoint) -> Vec<ClusterSum> {
@@ -81,9 +82,10 @@ fn in_order_of_rows(points: &Points, moves: &[Move], n_clusters: usize, scale: &
 fn cluster_by_cluster(points: &Points, moves: &[Move], n_clusters: usize, scale: &FixedPoint) -> Vec<ClusterSum> {
     let (starts, entries) = by_cluster(points, moves, n_clusters);
     let density = points.rows.density();
+    let part_moves = (moves.len() / (PARTS_PER_THREAD * rayon::current_num_threads())).max(PART_MOVES_MIN);
     let parts_of = |cluster: usize| {
         let rows = &entries[starts[cluster]..starts[cluster + 1]];
-        rows.chunks(PART_MOVES).map(move |part| (cluster, part))
+        rows.chunks(part_moves).map(move |part| (cluster, part))
     };
     let parts: Vec<_> = (0..n_clusters).flat_map(parts_of).collect();
     let sum = |scratch: &mut SumScratch, (cluster, rows): (usize, &[(u32, i64)])| {

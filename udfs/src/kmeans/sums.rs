@@ -106,22 +106,26 @@ impl ClusterSum {
         rows: impl IntoIterator<Item = (Row<'a>, i64)>,
         scratch: &mut SumScratch,
     ) -> Self {
-        scratch.0.resize(scale.n_features(), Default::default());
+        scratch.0.resize(scale.n_features(), 0);
         let (mut weight, mut features) = (0, vec![]);
         for (row, row_weight) in rows {
             weight += row_weight;
             for (&feature, &x) in row.indices.iter().zip(row.values) {
-                let under_way = &mut scratch.0[feature as usize];
-                if !under_way.is_touched {
-                    under_way.is_touched = true;
+                let sum = &mut scratch.0[feature as usize];
+                // Once more where it has come back to zero.
+                if *sum == 0 {
                     features.push(feature);
                 }
-                under_way.sum += i128::from(scale.quantise_value(feature as usize, x)) * i128::from(row_weight);
+                *sum += i128::from(scale.quantise_value(feature as usize, x)) * i128::from(row_weight);
             }
         }
-        features.sort_unstable();
-        let take = |feature: &u32| std::mem::take(&mut scratch.0[*feature as usize]).sum;
-        let sums = features.iter().map(take).collect();
+        if features.len() * SCANNED_PER_SORTED > scratch.0.len() {
+            features = (0..).zip(&scratch.0).filter(|(_, sum)| **sum != 0).map(|(feature, _)| feature).collect();
+        } else {
+            features.sort_unstable();
+            features.dedup();
+        }
+        let sums = features.iter().map(|feature| std::mem::take(&mut scratch.0[*feature as usize])).collect();
         Self { weight, features, sums }
     }
 
@@ -180,11 +184,7 @@ impl DenseSum {
 
 /// The sums of one thread, by feature; zero between uses.
 #[derive(Debug, Default)]
-pub struct SumScratch(Vec<UnderWay>);
+pub struct SumScratch(Vec<i128>);
 
-/// One cache line holds two: a sum and whether it was begun are looked up together.
-#[derive(Debug, Clone, Copy, Default)]
-struct UnderWay {
-    sum: i128,
-    is_touched: bool,
-}
+/// So many features are looked at in the time in which one is sorted.
+const SCANNED_PER_SORTED: usize = 16;

@@ -75,14 +75,15 @@ pub(super) async fn assign(task: Task, run: usize, iteration: usize, merges: Vec
             None => Labelled::Unassigned,
         };
         let (table, arithmetic, merges) = (Arc::clone(&table), Arc::clone(&arithmetic), Arc::clone(&merges));
-        let partial = compute(move |cancel| {
+        total = compute(move |cancel| {
             let mut resident = labelled.resident(&block, &arithmetic.frame, cancel)?;
             merges.iter().for_each(|merge| resident.merge(*merge));
             let partial = resident.pass(&table, &arithmetic.scale, None, cancel).ok_or_else(cancelled)?;
             block.keep_labels(run, iteration, resident.into_distinct_labels());
-            Ok(partial)
-        });
-        total.merge(&partial.await?);
+            total.merge(&partial);
+            Ok(total)
+        })
+        .await?;
     }
     Ok(result_row(&task, &tally, &encode_partial(table.centroids().n_features(), &total)))
 }

@@ -138,6 +138,11 @@ impl ExecutorServices {
         };
         self.tables.get_or_make((fit.to_string(), key.to_string()), make).await
     }
+
+    /// Drops a table that is of no use any more.
+    pub fn forget_table(&self, fit: &str, key: &str) {
+        self.tables.forget(|(of, kept)| of == fit && kept == key);
+    }
 }
 
 /// Waits for the end of a fit once something of it may have been kept: also where the task that kept it was cancelled, whose
@@ -156,8 +161,12 @@ impl Drop for WatchOnDrop<'_> {
 /// Fits at once whose arithmetic an executor keeps.
 const FITS_KEPT_MAX: usize = 8;
 
-/// Tables that an executor keeps: of this iteration and of the one before, for a block that has lost its labels.
-const TABLES_KEPT_MAX: usize = 4;
+/// Tables that an executor keeps: of runs that share passes, those of this iteration and of the one before, for a block that
+/// has lost its labels.
+const TABLES_KEPT_MAX: usize = 2 * RUNS_AT_ONCE_MAX + 2;
+
+/// Most runs of a fit that share passes.
+pub const RUNS_AT_ONCE_MAX: usize = 8;
 
 /// The Flight action that fetches: a JSON pair of fit and key.
 pub const FETCH_ACTION: &str = "covey.fetch";
@@ -183,4 +192,9 @@ pub const GIVEN: &str = "given";
 /// The key under which a fit publishes the centroids that iteration `iteration` of run `run` begins with.
 pub fn centroids_key(run: usize, iteration: usize) -> String {
     format!("centroids/{run}/{iteration}")
+}
+
+/// The key under which a fit publishes the candidates that a round of k-means|| has drawn for run `run`.
+pub fn candidates_key(run: usize, round: usize) -> String {
+    format!("candidates/{run}/{round}")
 }

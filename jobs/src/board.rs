@@ -1,6 +1,7 @@
 //! The board of running and past statements: what `covey_jobs()` shows and the progress display reads.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -23,8 +24,8 @@ struct Job {
     statement: String,
     state: &'static str,
     stage: String,
-    /// Which run of how many, where there are several.
-    run: Option<(usize, usize)>,
+    /// Which runs of how many, where there are several.
+    runs: Option<(Range<usize>, usize)>,
     iteration: Option<u64>,
     inertia: Option<f64>,
     rows: u64,
@@ -36,8 +37,9 @@ struct Job {
 
 impl Job {
     fn shown_stage(&self) -> String {
-        match self.run {
-            Some((run, n_runs)) => format!("{} (run {run} of {n_runs})", self.stage),
+        match &self.runs {
+            Some((runs, n_runs)) if runs.len() == 1 => format!("{} (run {} of {n_runs})", self.stage, runs.end),
+            Some((runs, n_runs)) => format!("{} (runs {} to {} of {n_runs})", self.stage, runs.start + 1, runs.end),
             None => self.stage.clone(),
         }
     }
@@ -64,7 +66,7 @@ impl JobBoard {
             statement: statement.to_string(),
             state: "running",
             stage: "plan".to_string(),
-            run: None,
+            runs: None,
             iteration: None,
             inertia: None,
             rows: 0,
@@ -139,9 +141,10 @@ impl JobHandle {
     }
 
     /// Begins one of several runs.
-    pub fn run(&self, run: usize, n_runs: usize) {
+    /// Tells which runs are under way, counted from 0, of how many.
+    pub fn runs(&self, runs: Range<usize>, n_runs: usize) {
         self.board.update(self.id, |job| {
-            job.run = (n_runs > 1).then_some((run + 1, n_runs));
+            job.runs = (n_runs > 1).then_some((runs, n_runs));
             (job.iteration, job.inertia) = (None, None);
         });
     }

@@ -17,6 +17,7 @@ mod given;
 mod hub;
 mod iterate;
 mod prepare;
+mod seeds;
 mod sweep;
 
 use std::collections::BTreeMap;

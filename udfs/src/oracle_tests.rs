@@ -407,7 +407,7 @@ fn nothing_depends_on_order() {
         let points = Random(seed).points(density, 500, 12);
         let blocks = scattered(&points, 1 + seed as usize % 5);
         let (one, many) = (Fit::new(std::slice::from_ref(&points)), Fit::new(&blocks));
-        for init in [Init::KMeansPlusPlus, Init::Random] {
+        for init in [Init::KMeansPlusPlus, Init::KMeansParallel, Init::Random] {
             assert_eq!(one.seed(8, init, seed), many.seed(8, init, seed), "seed {seed}");
         }
         let init = many.seed(8, Init::KMeansPlusPlus, seed);
@@ -433,7 +433,7 @@ fn seeds_are_distinct_rows() {
     distinct.sort();
     distinct.dedup();
     let fit = Fit::new(std::slice::from_ref(&points));
-    for init in [Init::KMeansPlusPlus, Init::Random] {
+    for init in [Init::KMeansPlusPlus, Init::KMeansParallel, Init::Random] {
         let seeds = fit.seed(distinct.len(), init, 1);
         let mut chosen: Vec<Vec<u64>> =
             (0..distinct.len()).map(|j| seeds.centre(j).iter().map(|x| x.to_bits()).collect()).collect();
@@ -442,6 +442,36 @@ fn seeds_are_distinct_rows() {
         let params = kmeans::SeedParams { n_clusters: distinct.len() + 1, init, random_state: 1 };
         let error = kmeans::seed(fit.prospects(), &params, &fit.scale, &fit.frame, &GO_ON).unwrap_err();
         assert!(error.0.contains(&format!("only {} distinct rows", distinct.len())), "{error}");
+    }
+}
+
+/// Goal: candidates of k-means|| are distinct rows, as many as were asked for in each round while there are such, and each
+/// weighs what is nearest to it, ties to the first round. Method: row by row, on rows with many equal ones.
+#[test]
+fn candidates_weigh_what_is_nearest() {
+    for (seed, density) in (0..6).zip(DENSITIES.into_iter().cycle()) {
+        let points = Random(seed).points(density, 400, 6);
+        let fit = Fit::new(&scattered(&points, 3));
+        let params = kmeans::SeedParams { n_clusters: 7, init: Init::KMeansParallel, random_state: seed };
+        let (mut prospects, mut candidates) = (fit.prospects(), kmeans::Candidates::new(density, 6));
+        let (mut centres, mut nearest) = (vec![], vec![(f64::INFINITY, 0); points.len()]);
+        for round in 0..4 {
+            let drawn = prospects.draw_candidates(&params, round, 6, &GO_ON).unwrap();
+            let (table, first) = (fit.table(&candidates.take(drawn, &params).unwrap()), centres.len());
+            assert_eq!(table.n_clusters(), if round == 0 { 1 } else { 2 * 7 });
+            prospects.approach(&table, first as u32, &GO_ON).unwrap();
+            for (i, nearest) in nearest.iter_mut().enumerate() {
+                let (candidate, distance) = table.nearest(points.rows.row(i), &mut table.scratch());
+                *nearest = if distance < nearest.0 { (distance, first + candidate) } else { *nearest };
+            }
+            centres.extend((0..table.n_clusters()).map(|j| table.centroids().centre(j).to_vec()));
+        }
+        let mut expected = vec![0; centres.len()];
+        nearest.iter().zip(&points.weights).for_each(|((_, candidate), weight)| expected[*candidate] += weight);
+        assert_eq!(prospects.weights_of_candidates(centres.len()), expected, "seed {seed}");
+        for (i, centre) in centres.iter().enumerate() {
+            assert!(!centres[..i].contains(centre), "seed {seed}");
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use covey_udfs::kmeans::{Distinct, Frame};
+use covey_udfs::kmeans::{Distinct, Frame, Nearest};
 use covey_udfs::matrix::{Density, Points};
 use parking_lot::Mutex;
 
@@ -13,13 +13,18 @@ pub struct HeldBlock {
     pub points: Arc<Points>,
     /// The rows as passes see them. A block belongs to one fit, so there is one frame.
     distinct: OnceLock<Arc<Distinct>>,
-    labels: Arc<KeptLabels>,
+    beside: Arc<KeptBeside>,
 }
 
-/// By run of the fit, what the last iteration here gave the rows of a block. They outlive the block in memory: they are
-/// small, and to find them again takes a pass.
+/// By run of the fit, what the last pass here found of the rows of a block. It outlives the block in memory: it is small,
+/// and to find it again takes passes.
 #[derive(Debug, Default)]
-pub(super) struct KeptLabels(Mutex<HashMap<usize, Labels>>);
+pub(super) struct KeptBeside {
+    /// The clusters that the last iteration gave.
+    labels: Mutex<HashMap<usize, Labels>>,
+    /// What was nearest after the last round of k-means||.
+    nearest: Mutex<HashMap<usize, (usize, Nearest)>>,
+}
 
 #[derive(Debug)]
 struct Labels {
@@ -28,8 +33,8 @@ struct Labels {
 }
 
 impl HeldBlock {
-    pub(super) fn new(points: Arc<Points>, labels: Arc<KeptLabels>) -> Self {
-        Self { points, distinct: OnceLock::new(), labels }
+    pub(super) fn new(points: Arc<Points>, beside: Arc<KeptBeside>) -> Self {
+        Self { points, distinct: OnceLock::new(), beside }
     }
 
     /// Made at the first call, on the threads of the caller.
@@ -44,21 +49,35 @@ impl HeldBlock {
 
     /// Takes out the clusters that `iteration` of `run` gave the distinct rows, if they are here.
     pub fn take_labels(&self, run: usize, iteration: usize) -> Option<Vec<u32>> {
-        let kept = self.labels.0.lock().remove(&run).filter(|labels| labels.iteration == iteration);
+        let kept = self.beside.labels.lock().remove(&run).filter(|labels| labels.iteration == iteration);
         kept.map(|labels| labels.clusters)
     }
 
     /// The clusters that `iteration` of `run` gave the distinct rows, if they are here.
     pub fn labels(&self, run: usize, iteration: usize) -> Option<Vec<u32>> {
-        let labels = self.labels.0.lock();
+        let labels = self.beside.labels.lock();
         labels.get(&run).filter(|labels| labels.iteration == iteration).map(|labels| labels.clusters.clone())
     }
 
-    /// Keeps the clusters that `iteration` of `run` gave the distinct rows; earlier runs are over.
+    /// Keeps the clusters that `iteration` of `run` gave the distinct rows.
     pub fn keep_labels(&self, run: usize, iteration: usize, clusters: Vec<u32>) {
-        let mut labels = self.labels.0.lock();
-        labels.clear();
-        labels.insert(run, Labels { iteration, clusters });
+        self.beside.labels.lock().insert(run, Labels { iteration, clusters });
+    }
+
+    /// Drops the labels of runs that are over.
+    pub fn keep_only(&self, is_under_way: impl Fn(usize) -> bool) {
+        self.beside.labels.lock().retain(|run, _| is_under_way(*run));
+    }
+
+    /// Takes out what was nearest after `n_rounds` rounds of draws for `run`, if it is here.
+    pub fn take_nearest(&self, run: usize, n_rounds: usize) -> Option<Nearest> {
+        let kept = self.beside.nearest.lock().remove(&run).filter(|(rounds, _)| *rounds == n_rounds);
+        kept.map(|(_, nearest)| nearest)
+    }
+
+    /// Keeps what is nearest after `n_rounds` rounds of draws for `run`.
+    pub fn keep_nearest(&self, run: usize, n_rounds: usize, nearest: Nearest) {
+        self.beside.nearest.lock().insert(run, (n_rounds, nearest));
     }
 
     /// Bytes that the block takes at most, with its image, the labels of a run, and its distinct rows where they are copied.
@@ -86,5 +105,8 @@ mod tests {
         block.keep_labels(0, 3, vec![1, 0]);
         assert_eq!(block.take_labels(0, 3), Some(vec![1, 0]));
         assert_eq!(block.take_labels(0, 3), None);
+        (0..3).for_each(|run| block.keep_labels(run, 1, vec![0, 0]));
+        block.keep_only(|run| run > 1);
+        assert_eq!([0, 1, 2].map(|run| block.labels(run, 1).is_some()), [false, false, true]);
     }
 }

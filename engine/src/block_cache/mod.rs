@@ -23,7 +23,7 @@ use crate::blocks::{decode_points, encode_points};
 use crate::storage;
 
 pub use held::HeldBlock;
-use held::KeptLabels;
+use held::KeptBeside;
 pub use pool::SharedPool;
 use spill::{Spill, SpilledBlock};
 
@@ -77,7 +77,7 @@ struct Entry {
     fit: String,
     held: Option<(Arc<HeldBlock>, usize)>,
     spilled: Option<SpilledBlock>,
-    labels: Arc<KeptLabels>,
+    beside: Arc<KeptBeside>,
     used: u64,
 }
 
@@ -212,10 +212,10 @@ impl Kept {
             fit: fit.to_string(),
             held: None,
             spilled: None,
-            labels: Arc::default(),
+            beside: Arc::default(),
             used,
         });
-        let block = Arc::new(HeldBlock::new(points, Arc::clone(&entry.labels)));
+        let block = Arc::new(HeldBlock::new(points, Arc::clone(&entry.beside)));
         let size = block.memory_bytes();
         let room = cache.cache_bytes.min(cache.memory_bytes.saturating_sub(self.reserved));
         let Some(others) = room.checked_sub(size) else { return (Arc::clone(&block), vec![(url.to_string(), block)]) };

@@ -30,15 +30,16 @@ pub enum BlockWork {
     CountTerms(TfidfParams),
     /// Documents → blocks; url, points and profile of each.
     Vectorize(VectorizeSpec),
-    /// Blocks → the URL of a file with the rows that seeding looks at, below the directory.
-    Draw { seed: SeedSpec, directory: String },
+    /// Blocks → for each run the URL of a file with the rows that seeding looks at, below the directory.
+    Draw { seeds: Vec<SeedSpec>, directory: String },
+    /// Blocks → for each run what a round of k-means|| draws, or at its end the weights of the candidates.
+    Oversample(Vec<OversamplePass>),
     /// All files of these in one task → the starting centroids.
     Seed(SeedSpec),
     /// Blocks → the sums of their dense rows, or the squares of all rows around the published mean.
     Moments { around_mean: bool },
-    /// Blocks → one partial: what `iteration` of `run`, counted from 0, changes. Clusters that were merged since the
-    /// iteration before have other numbers now.
-    Assign { run: usize, iteration: usize, merges: Vec<Merge> },
+    /// Blocks → for each run one partial: what an iteration changes. All runs share the pass.
+    Assign(Vec<RunPass>),
     /// Blocks → Σ w·d of the rows of each cluster that is asked for, by the labels of an iteration, to the centroids under
     /// this key.
     Distances { run: usize, iteration: usize, centroids: String, is_asked_for: Vec<bool> },
@@ -46,9 +47,9 @@ pub enum BlockWork {
     Sample { n: usize, random_state: u64 },
     /// Blocks → the `n` rows farthest from the centroids under this key.
     Farthest { centroids: String, n: usize },
-    /// Blocks → the final numbers of each cluster for the centroids under this key.
-    Summarize { centroids: String, documents: Vec<(String, String)> },
-    /// All blocks in one task → the final centroids: seeding and every iteration in place.
+    /// Blocks → the final numbers of each cluster, for the centroids under each of these keys.
+    Summarize { centroids: Vec<String>, documents: Vec<(String, String)> },
+    /// All blocks in one task → the final centroids of each run: seeding and every iteration in place.
     Fit(FitSpec),
     /// All blocks in one task → the centroids of the number of clusters that the elbow speaks for, and the elbow.
     Sweep(SweepSpec),
@@ -71,6 +72,27 @@ pub struct SeedSpec {
     pub given: bool,
     /// Give all distinct rows where there are fewer, and no error.
     pub at_most: bool,
+}
+
+/// An iteration of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunPass {
+    pub run: usize,
+    /// Counted from 0.
+    pub iteration: usize,
+    /// Clusters that were merged since the iteration before have other numbers now.
+    pub merges: Vec<Merge>,
+}
+
+/// A pass of a run's k-means||.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OversamplePass {
+    pub run: usize,
+    pub seed: SeedSpec,
+    /// The number of the first candidate of each round that is published.
+    pub starts: Vec<usize>,
+    /// There is no round to come: give the weights of the candidates.
+    pub is_last: bool,
 }
 
 /// Every number of clusters of a range.
@@ -97,7 +119,8 @@ pub struct Swept {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FitSpec {
-    pub seed: SeedSpec,
+    /// Of each run.
+    pub seeds: Vec<SeedSpec>,
     pub lloyd: LloydParams,
 }
 
@@ -107,9 +130,10 @@ impl BlockWork {
             Self::CountTerms(_) => "count terms",
             Self::Vectorize(_) => "vectorize",
             Self::Draw { .. } => "draw",
+            Self::Oversample(_) => "oversample",
             Self::Seed(_) => "seed",
             Self::Moments { .. } => "moments",
-            Self::Assign { .. } => "assign",
+            Self::Assign(_) => "assign",
             Self::Farthest { .. } => "farthest",
             Self::Summarize { .. } => "summarize",
             Self::Fit(_) => "fit",
@@ -131,8 +155,8 @@ impl BlockWork {
             Self::Vectorize(_) => "vectorize",
             // A fit in one task seeds first, and tells when it iterates.
             Self::Draw { .. } | Self::Seed(_) | Self::Fit(_) | Self::Sweep(_) => "seed",
-            Self::Moments { .. } | Self::Sample { .. } => "seed",
-            Self::Assign { .. } | Self::Farthest { .. } | Self::Distances { .. } => "iterate",
+            Self::Moments { .. } | Self::Sample { .. } | Self::Oversample(_) => "seed",
+            Self::Assign(_) | Self::Farthest { .. } | Self::Distances { .. } => "iterate",
             Self::Summarize { .. } => "summarize",
         }
     }
@@ -153,20 +177,26 @@ impl BlockWork {
             ],
             Self::Moments { .. }
             | Self::Draw { .. }
-            | Self::Assign { .. }
+            | Self::Oversample(_)
+            | Self::Assign(_)
             | Self::Farthest { .. }
             | Self::Distances { .. }
             | Self::Sample { .. } => &[
                 ("executor", DataType::Utf8, false),
+                ("of", DataType::UInt32, false),
                 ("points", DataType::UInt64, false),
                 ("cache_hits", DataType::UInt64, false),
                 ("cache_misses", DataType::UInt64, false),
                 ("result", DataType::Binary, false),
             ],
             Self::Seed(_) | Self::Fit(_) | Self::Sweep(_) => {
-                &[("result", DataType::Binary, false), ("history", DataType::Utf8, false)]
+                &[("of", DataType::UInt32, false), ("result", DataType::Binary, false), ("history", DataType::Utf8, false)]
             }
-            Self::Summarize { .. } => &[("cluster", DataType::UInt32, false), ("summary", DataType::Utf8, false)],
+            Self::Summarize { .. } => &[
+                ("of", DataType::UInt32, false),
+                ("cluster", DataType::UInt32, false),
+                ("summary", DataType::Utf8, false),
+            ],
         };
         let field =
             |(name, data_type, nullable): &(&str, DataType, bool)| Field::new(*name, data_type.clone(), *nullable);
@@ -185,14 +215,15 @@ impl BlockWork {
             Self::CountTerms(params) => texts::count(task, params).await?,
             Self::Vectorize(spec) => texts::vectorize(task, spec).await?,
             Self::Moments { around_mean } => iterate::moments(task, around_mean).await?,
-            Self::Assign { run, iteration, merges } => iterate::assign(task, run, iteration, merges).await?,
+            Self::Assign(passes) => iterate::assign(task, passes).await?,
             Self::Distances { run, iteration, centroids, is_asked_for } => {
                 iterate::distances(task, run, iteration, &centroids, is_asked_for).await?
             }
             Self::Sample { n, random_state } => iterate::sample(task, n, random_state).await?,
             Self::Farthest { centroids, n } => iterate::farthest(task, &centroids, n).await?,
-            Self::Summarize { centroids, documents } => iterate::summarize(task, &centroids, documents).await?,
-            Self::Draw { seed, directory } => seed::draw(task, seed, &directory).await?,
+            Self::Summarize { centroids, documents } => iterate::summarize(task, centroids, documents).await?,
+            Self::Draw { seeds, directory } => seed::draw(task, seeds, &directory).await?,
+            Self::Oversample(passes) => seed::oversample(task, passes).await?,
             Self::Seed(spec) => seed::seed(task, spec).await?,
             Self::Fit(spec) => fit::fit(task, spec).await?,
             Self::Sweep(spec) => fit::sweep(task, spec).await?,

@@ -17,13 +17,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::external;
 
-pub use block_work::{BlockWork, ExampleRow, FitSpec, SeedSpec, SummaryRow, SweepSpec, Swept, VectorizeSpec};
+pub use block_work::{
+    BlockWork, ExampleRow, FitSpec, OversamplePass, RunPass, SeedSpec, SummaryRow, SweepSpec, Swept, VectorizeSpec,
+};
 pub(crate) use blocks::compute;
 pub use blocks::{BlocksExec, block_source};
 pub use collect::{CollectExec, CollectSpec, Features};
 pub use partial_wire::{
     decode_centroids, decode_distances, decode_drawn, decode_far_points, decode_moments, decode_partial,
-    encode_centroids,
+    decode_weights, encode_centroids,
 };
 
 /// What travels of our nodes: everything but the input.

@@ -2,7 +2,9 @@
 //! `(feature, value)` pairs of the non-zeros. A reader checks every length before it allocates.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use covey_udfs::kmeans::{CLUSTERS_MAX, COORDINATES_MAX, Centroids, ClusterSum, Drawn, FarPoint, Moments, Partial};
+use covey_udfs::kmeans::{
+    CLUSTERS_MAX, COORDINATES_MAX, Centroids, ClusterSum, Drawn, FarPoint, Moments, OVERSAMPLING, Partial,
+};
 use covey_udfs::matrix::{Density, FEATURES_MAX, Rows};
 use datafusion::common::exec_err;
 use datafusion::error::Result;
@@ -17,6 +19,9 @@ const FAR_POINTS: u32 = u32::from_le_bytes(*b"CVf2");
 
 /// Says that a centre comes with all of its values.
 const ALL_FEATURES: u32 = u32::MAX;
+
+/// Most clusters or rows of a message: a round of k-means|| draws as many.
+const ENTRIES_MAX: usize = OVERSAMPLING * CLUSTERS_MAX;
 
 const VALUE_BYTES: usize = size_of::<f64>();
 const PAIR_BYTES: usize = size_of::<u32>() + VALUE_BYTES;
@@ -191,6 +196,20 @@ pub fn decode_distances(bytes: &[u8], n_clusters: usize) -> Result<Vec<i128>> {
     Ok(distances)
 }
 
+/// One weight for each candidate.
+pub fn encode_weights(weights: &[u64]) -> Bytes {
+    let mut out = BytesMut::new();
+    weights.iter().for_each(|weight| out.put_u64_le(*weight));
+    out.freeze()
+}
+
+pub fn decode_weights(bytes: &[u8], n: usize) -> Result<Vec<u64>> {
+    let mut input = Reader { bytes, what: "weights of candidates" };
+    let weights = (0..n).map(|_| input.u64()).collect::<Result<_>>()?;
+    input.end()?;
+    Ok(weights)
+}
+
 /// Reads numbers, with an error where the bytes end too early.
 struct Reader<'a> {
     bytes: &'a [u8],
@@ -211,7 +230,7 @@ impl Reader<'_> {
             return exec_err!("{} begins with the wrong bytes: do all processes run one version of covey?", self.what);
         }
         let (n, n_features) = (self.u32()? as usize, self.u32()? as usize);
-        if n > CLUSTERS_MAX || n_features > FEATURES_MAX {
+        if n > ENTRIES_MAX || n_features > FEATURES_MAX {
             return exec_err!("{} claims {n} entries of {n_features} features", self.what);
         }
         Ok((n, n_features))
@@ -318,6 +337,9 @@ mod tests {
         let distances = [1 << 99, -3, 0];
         assert_eq!(decode_distances(&encode_distances(&distances), 3).unwrap(), distances);
         assert!(decode_distances(&encode_distances(&distances), 2).is_err());
+        let weights = [7, u64::MAX];
+        assert_eq!(decode_weights(&encode_weights(&weights), 2).unwrap(), weights);
+        assert!(decode_weights(&encode_weights(&weights), 3).is_err());
 
         for cut in 0..bytes.len() {
             assert!(decode_partial(&bytes[..cut]).is_err());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use covey_engine::models::ModelFeatures;
 use covey_engine::threads::aside;
-use covey_udfs::kmeans::{Init, start_of};
+use covey_udfs::kmeans::{Init, OVERSAMPLING, OVERSAMPLING_ROUNDS, start_of};
 use datafusion::arrow::array::{RecordBatch, StringArray};
 use datafusion::error::Result;
 use datafusion::logical_expr::LogicalPlan;
@@ -64,6 +64,9 @@ fn seeding(options: &FitOptions) -> String {
         (Some(GivenCentres::Model(model)), _) => format!("the centres of model {model:?}"),
         (Some(GivenCentres::Table(table)), _) => format!("the rows of table {table:?}"),
         (None, Init::KMeansPlusPlus) => format!("{n} rows by k-means++"),
+        (None, Init::KMeansParallel) => {
+            format!("{n} rows by k-means||: {OVERSAMPLING_ROUNDS} rounds that draw {} candidates each", OVERSAMPLING * n)
+        }
         (None, Init::Random) => format!("{n} rows at random"),
     }
 }

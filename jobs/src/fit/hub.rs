@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use covey_engine::coordinator::{GIVEN, MEAN, PROFILE, Progress, centroids_key};
+use covey_engine::coordinator::{GIVEN, MEAN, PROFILE, Progress, candidates_key, centroids_key};
 use covey_engine::operators::encode_centroids;
 use covey_engine::storage::Directory;
 use covey_engine::{external, user_err};
@@ -185,6 +185,16 @@ impl Publication {
         let key = centroids_key(run, iteration);
         self.put(key.clone(), encode_centroids(centroids));
         key
+    }
+
+    /// Publishes the rows that a round of k-means|| has drawn for a run.
+    pub fn candidates(&self, run: usize, round: usize, rows: &Centroids) {
+        self.put(candidates_key(run, round), encode_centroids(rows));
+    }
+
+    /// Withdraws what the first rounds of k-means|| have drawn for a run.
+    pub fn forget_candidates(&self, run: usize, n_rounds: usize) {
+        (0..n_rounds).for_each(|round| self.remove(&candidates_key(run, round)));
     }
 
     /// Publishes the centroids that a run has come to, and gives their key; those that it had come to before go.

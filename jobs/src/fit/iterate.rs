@@ -1,11 +1,13 @@
 //! From blocks to centroids, as one task or as one job for each iteration, and the numbers of the result.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
+use covey_engine::coordinator::{RUNS_AT_ONCE_MAX, centroids_key};
 use covey_engine::external;
 use covey_engine::models::{ClusterRow, ElbowCurve, Example, IterationRow, PassWork};
 use covey_engine::operators::{
-    BlockWork, ExampleRow, FitSpec, SeedSpec, SummaryRow, decode_centroids, decode_far_points, decode_moments,
+    BlockWork, ExampleRow, FitSpec, RunPass, SeedSpec, SummaryRow, decode_centroids, decode_far_points, decode_moments,
     decode_partial,
 };
 use covey_udfs::kmeans::{
@@ -17,12 +19,14 @@ use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{UInt32Type, UInt64Type};
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
+use futures::future::try_join_all;
 
 use super::{Fit, Prepared};
 use crate::statements::{FitOptions, Strategy};
 
-/// Where rows are that seeding chooses among, below the directory of the fit.
-const DRAWN: &str = "drawn";
+/// Most coordinates of all centres of the runs that share passes: what the scheduler and a local fit hold of them takes some
+/// 64 bytes for each.
+const RUNS_COORDINATES_MAX: usize = 1 << 25;
 
 /// The best of the runs.
 pub(super) struct Solution {
@@ -35,10 +39,40 @@ pub(super) struct Solution {
     pub elbow: Option<ElbowCurve>,
 }
 
-/// What one pass of the distributed way gave.
+/// A run whose passes are jobs.
+pub(super) struct Running<S> {
+    pub run: usize,
+    pub state: S,
+    /// Clusters that were merged since the last iteration.
+    pub merges: Vec<Merge>,
+    pub iterations: Vec<IterationRow>,
+}
+
+impl<S: Iterating> Running<S> {
+    pub fn new(run: usize, state: S) -> Self {
+        Self { run, state, merges: vec![], iterations: vec![] }
+    }
+
+    /// The iteration to come, counted from 0.
+    fn iteration(&self) -> usize {
+        self.state.lloyd().history().len()
+    }
+
+    fn pass(&mut self) -> RunPass {
+        RunPass { run: self.run, iteration: self.iteration(), merges: std::mem::take(&mut self.merges) }
+    }
+}
+
+/// What one pass of the distributed way gave a run.
 struct Pass {
     partial: Partial,
     work: PassWork,
+}
+
+impl Pass {
+    fn zeros(n_clusters: usize) -> Self {
+        Self { partial: Partial::zeros(n_clusters), work: PassWork::default() }
+    }
 }
 
 impl Fit<'_> {
@@ -55,37 +89,41 @@ impl Fit<'_> {
         if let Some(elbow) = self.options.elbow {
             return self.sweep(elbow, prepared, scale, spread, params, &urls).await;
         }
-        let mut best: Option<Solution> = None;
-        let mut all_iterations = vec![];
-        for run in 0..self.options.n_init {
-            self.context.job.run(run, self.options.n_init);
-            let (centroids, iterations) = match &spread {
-                None => self.run_local(run, &urls, params).await?,
+        let (mut best, mut all_iterations): (Option<Solution>, _) = (None, vec![]);
+        let n_runs = self.options.n_init;
+        let step = self.runs_at_once(scale.n_features());
+        for runs in (0..n_runs).step_by(step).map(|run| run..n_runs.min(run + step)) {
+            self.context.job.runs(runs.clone(), n_runs);
+            let found = match &spread {
+                None => self.run_local(runs.clone(), &urls, params).await?,
                 Some(spread) => {
-                    let seeds = self.seeds(self.seed(run), &urls).await?;
-                    let lloyd = Lloyd::new(params, scale.clone(), spread.clone(), seeds);
-                    let (lloyd, iterations) = self.iterate_distributed(run, lloyd, vec![], &urls).await?;
-                    (lloyd.centroids().clone(), iterations)
+                    let seeds = runs.clone().map(|run| (run, self.seed(run))).collect();
+                    let seeds = self.seeds(seeds, &prepared.profile, &urls).await?;
+                    let lloyd = |seeds| Lloyd::new(params, scale.clone(), spread.clone(), seeds);
+                    let running = runs.clone().zip(seeds).map(|(run, seeds)| Running::new(run, lloyd(seeds)));
+                    let found = self.iterate_distributed(running.collect(), &urls).await?;
+                    found.into_iter().map(|run| (run.state.centroids().clone(), run.iterations)).collect()
                 }
             };
-            let clusters = self.summarize(run, &centroids, prepared, scale, &urls).await?;
-            let inertia = clusters.1;
-            let n_iter = iterations.len();
-            all_iterations.extend(iterations);
-            if best.as_ref().is_none_or(|best| inertia < best.inertia) {
-                best = Some(Solution {
-                    centroids,
-                    clusters: clusters.0,
-                    iterations: vec![],
-                    n_iter,
-                    inertia,
-                    elbow: None,
-                });
+            let centroids: Vec<&Centroids> = found.iter().map(|(centroids, _)| centroids).collect();
+            let summaries = self.summarize(runs.start, &centroids, prepared, scale, &urls).await?;
+            for ((centroids, iterations), (clusters, inertia)) in found.into_iter().zip(summaries) {
+                let n_iter = iterations.len();
+                all_iterations.extend(iterations);
+                if best.as_ref().is_none_or(|best| inertia < best.inertia) {
+                    best = Some(Solution { centroids, clusters, iterations: vec![], n_iter, inertia, elbow: None });
+                }
             }
         }
         let mut best = best.ok_or_else(|| exec_datafusion_err!("a fit ended without a run"))?;
         best.iterations = all_iterations;
         Ok(best)
+    }
+
+    /// As many runs share each pass as there is room for.
+    fn runs_at_once(&self, n_features: usize) -> usize {
+        let coordinates = self.options.n_clusters.saturating_mul(n_features).max(1);
+        (RUNS_COORDINATES_MAX / coordinates).clamp(1, RUNS_AT_ONCE_MAX)
     }
 
     pub(super) fn seed(&self, run: usize) -> SeedSpec {
@@ -131,85 +169,80 @@ impl Fit<'_> {
         Ok(moments)
     }
 
-    /// Seeding and all iterations as one task.
+    /// Seeding and all iterations of some runs as one task.
     async fn run_local(
         &self,
-        run: usize,
+        runs: Range<usize>,
         urls: &[String],
-        params: LloydParams,
-    ) -> Result<(Centroids, Vec<IterationRow>)> {
-        let spec = FitSpec { seed: self.seed(run), lloyd: params };
+        lloyd: LloydParams,
+    ) -> Result<Vec<(Centroids, Vec<IterationRow>)>> {
+        let spec = FitSpec { seeds: runs.clone().map(|run| self.seed(run)).collect(), lloyd };
         let batches = self.run_blocks(BlockWork::Fit(spec), urls, 1).await?;
-        let (centroids, history) = one_result(&batches)?;
-        let history: Vec<IterationStats> = serde_json::from_str(&history).map_err(external)?;
-        Ok((centroids, local_rows(run, history)))
+        let rows = |(run, (centroids, history)): (usize, (Centroids, String))| {
+            let history: Vec<IterationStats> = serde_json::from_str(&history).map_err(external)?;
+            Ok((centroids, local_rows(run, history)))
+        };
+        runs.clone().zip(run_results(&batches, runs.len())?).map(rows).collect()
     }
 
-    /// The rows that matter are drawn where the blocks are; one task chooses among them.
-    pub(super) async fn seeds(&self, seed: SeedSpec, urls: &[String]) -> Result<Centroids> {
-        let drawn = if seed.given { urls.to_vec() } else { self.draw(seed.clone(), urls).await? };
-        let seeds = one_result(&self.run_blocks(BlockWork::Seed(seed), &drawn, 1).await?)?.0;
-        // The next run draws others.
-        self.directory.child(DRAWN)?.delete_all().await?;
-        Ok(seeds)
-    }
-
-    async fn draw(&self, seed: SeedSpec, urls: &[String]) -> Result<Vec<String>> {
-        let directory = self.directory.child(DRAWN)?.url().to_string();
-        let batches = self.run_blocks(BlockWork::Draw { seed, directory }, urls, self.n_partitions()).await?;
-        let files = results(&batches).map(|part| String::from_utf8(part.result.to_vec()).map_err(external));
-        let files: Vec<String> = files.collect::<Result<_>>()?;
-        Ok(files.into_iter().filter(|url| !url.is_empty()).collect())
-    }
-
-    /// One job for each iteration, until `state` is done. Clusters may have been merged since its last iteration.
+    /// One job for each iteration, which all runs share, until their states are done.
     pub(super) async fn iterate_distributed<S: Iterating + Send + 'static>(
         &self,
-        run: usize,
-        mut state: S,
-        mut merges: Vec<Merge>,
+        mut running: Vec<Running<S>>,
         urls: &[String],
-    ) -> Result<(S, Vec<IterationRow>)> {
-        let mut rows = vec![];
-        while !state.lloyd().is_done() {
-            let iteration = state.lloyd().history().len();
-            let key = self.published.centroids(run, iteration, state.lloyd().centroids());
-            let n_clusters = state.lloyd().centroids().n_clusters();
-            let pass = self.assign(run, iteration, n_clusters, std::mem::take(&mut merges), urls).await?;
-            let n_empty = state.lloyd().empty_clusters(&pass.partial).len();
-            let far = if n_empty > 0 { self.farthest(&key, urls, n_empty).await? } else { vec![] };
-            let Pass { partial, work } = pass;
-            state = computing(move || {
-                state.advance(&partial, &far);
-                state
-            })
-            .await?;
-            if let Some(stats) = state.lloyd().history().last() {
-                self.context.job.iterated(stats);
-                rows.push(IterationRow { run, stats: stats.clone(), work });
+    ) -> Result<Vec<Running<S>>> {
+        let mut done = vec![];
+        loop {
+            done.extend(running.extract_if(.., |run| run.state.lloyd().is_done()));
+            if running.is_empty() {
+                done.sort_by_key(|run| run.run);
+                return Ok(done);
             }
+            let passes = self.assign(&mut running, urls).await?;
+            let steps = running.into_iter().zip(passes).map(|(run, pass)| self.advance(run, pass, urls));
+            running = try_join_all(steps).await?;
         }
-        Ok((state, rows))
     }
 
-    async fn assign(
-        &self,
-        run: usize,
-        iteration: usize,
-        n_clusters: usize,
-        merges: Vec<Merge>,
-        urls: &[String],
-    ) -> Result<Pass> {
-        let work = BlockWork::Assign { run, iteration, merges };
+    async fn assign<S: Iterating>(&self, running: &mut [Running<S>], urls: &[String]) -> Result<Vec<Pass>> {
+        for run in &*running {
+            self.published.centroids(run.run, run.iteration(), run.state.lloyd().centroids());
+        }
+        let zeros = |run: &Running<S>| Pass::zeros(run.state.lloyd().centroids().n_clusters());
+        let mut passes: Vec<Pass> = running.iter().map(zeros).collect();
+        let work = BlockWork::Assign(running.iter_mut().map(Running::pass).collect());
         let batches = self.run_blocks(work, urls, self.n_partitions()).await?;
-        let mut pass = Pass { partial: Partial::zeros(n_clusters), work: PassWork::default() };
         for part in results(&batches) {
+            let pass = &mut passes[part.of];
             pass.partial.merge(&decode_partial(part.result)?);
             *pass.work.points_by_executor.entry(part.executor.to_string()).or_default() += part.points;
             pass.work.cache_hits += part.cache_hits;
             pass.work.cache_misses += part.cache_misses;
         }
-        Ok(pass)
+        Ok(passes)
+    }
+
+    /// Ends an iteration of a run.
+    async fn advance<S: Iterating + Send + 'static>(
+        &self,
+        mut run: Running<S>,
+        pass: Pass,
+        urls: &[String],
+    ) -> Result<Running<S>> {
+        let key = centroids_key(run.run, run.iteration());
+        let n_empty = run.state.lloyd().empty_clusters(&pass.partial).len();
+        let far = if n_empty > 0 { self.farthest(&key, urls, n_empty).await? } else { vec![] };
+        let Pass { partial, work } = pass;
+        run = computing(move || {
+            run.state.advance(&partial, &far);
+            run
+        })
+        .await?;
+        if let Some(stats) = run.state.lloyd().history().last() {
+            self.context.job.iterated(stats);
+            run.iterations.push(IterationRow { run: run.run, stats: stats.clone(), work });
+        }
+        Ok(run)
     }
 
     pub(super) async fn farthest(&self, key: &str, urls: &[String], n: usize) -> Result<Vec<FarPoint>> {
@@ -224,38 +257,45 @@ impl Fit<'_> {
         Ok(far)
     }
 
-    /// The final numbers of each cluster, and the inertia.
+    /// For each run, from the first one on, the final numbers of each cluster and the inertia.
     pub(super) async fn summarize(
         &self,
-        run: usize,
-        centroids: &Centroids,
+        first_run: usize,
+        runs: &[&Centroids],
         prepared: &Prepared,
         scale: &FixedPoint,
         urls: &[String],
-    ) -> Result<(Vec<ClusterRow>, f64)> {
-        let key = self.published.centroids(run, self.options.max_iter + 1, centroids);
+    ) -> Result<Vec<(Vec<ClusterRow>, f64)>> {
+        let keys =
+            (first_run..).zip(runs).map(|(run, of)| self.published.centroids(run, self.options.max_iter + 1, of));
         let documents = prepared.blocks.iter().filter_map(|(url, documents)| Some((url.clone(), documents.clone()?)));
-        let work = BlockWork::Summarize { centroids: key, documents: documents.collect() };
+        let work = BlockWork::Summarize { centroids: keys.collect(), documents: documents.collect() };
         let batches = self.run_blocks(work, urls, self.n_partitions()).await?;
-        let mut totals = vec![SummaryRow::default(); centroids.n_clusters()];
+        let zeros = |of: &&Centroids| vec![SummaryRow::default(); of.n_clusters()];
+        let mut totals: Vec<Vec<SummaryRow>> = runs.iter().map(zeros).collect();
         for batch in &batches {
-            let clusters = batch.column(0).as_primitive::<UInt32Type>().values();
-            for (cluster, summary) in clusters.iter().zip(batch.column(1).as_string::<i32>().iter().flatten()) {
-                totals[*cluster as usize].merge(serde_json::from_str(summary).map_err(external)?);
+            let [of, clusters] = [0, 1].map(|column| batch.column(column).as_primitive::<UInt32Type>().values());
+            let summaries = batch.column(2).as_string::<i32>().iter().flatten();
+            for ((of, cluster), summary) in of.iter().zip(clusters).zip(summaries) {
+                totals[*of as usize][*cluster as usize].merge(serde_json::from_str(summary).map_err(external)?);
             }
         }
-        let inertia = scale.inertia(totals.iter().map(|total| total.inertia).sum());
-        let rows = totals.into_iter().enumerate().map(|(cluster, total)| ClusterRow {
-            cluster: cluster as u32,
-            size: total.weight as f64 / WEIGHT_ONE as f64,
-            n_points: total.n_points,
-            inertia: scale.inertia(total.inertia),
-            example: total.nearest.first().map(|nearest| nearest.text.clone()),
-            nearest: total.nearest.into_iter().map(example).collect(),
-            farthest: total.farthest.into_iter().map(example).collect(),
-        });
-        Ok((rows.collect(), inertia))
+        Ok(totals.into_iter().map(|totals| cluster_rows(totals, scale)).collect())
     }
+}
+
+fn cluster_rows(totals: Vec<SummaryRow>, scale: &FixedPoint) -> (Vec<ClusterRow>, f64) {
+    let inertia = scale.inertia(totals.iter().map(|total| total.inertia).sum());
+    let rows = totals.into_iter().enumerate().map(|(cluster, total)| ClusterRow {
+        cluster: cluster as u32,
+        size: total.weight as f64 / WEIGHT_ONE as f64,
+        n_points: total.n_points,
+        inertia: scale.inertia(total.inertia),
+        example: total.nearest.first().map(|nearest| nearest.text.clone()),
+        nearest: total.nearest.into_iter().map(example).collect(),
+        farthest: total.farthest.into_iter().map(example).collect(),
+    });
+    (rows.collect(), inertia)
 }
 
 fn example(row: ExampleRow) -> Example {
@@ -281,6 +321,8 @@ pub(super) fn local_rows(run: usize, history: Vec<IterationStats>) -> Vec<Iterat
 /// What one task of a pass gave.
 pub(super) struct Part<'a> {
     executor: &'a str,
+    /// For which of the runs that were asked for.
+    pub of: usize,
     points: u64,
     cache_hits: u64,
     cache_misses: u64,
@@ -291,10 +333,12 @@ pub(super) struct Part<'a> {
 pub(super) fn results(batches: &[RecordBatch]) -> impl Iterator<Item = Part<'_>> {
     batches.iter().flat_map(|batch| {
         let executors = batch.column(0).as_string::<i32>();
-        let [points, hits, misses] = [1, 2, 3].map(|column| batch.column(column).as_primitive::<UInt64Type>());
-        let results = batch.column(4).as_binary::<i32>();
+        let of = batch.column(1).as_primitive::<UInt32Type>();
+        let [points, hits, misses] = [2, 3, 4].map(|column| batch.column(column).as_primitive::<UInt64Type>());
+        let results = batch.column(5).as_binary::<i32>();
         (0..batch.num_rows()).map(move |i| Part {
             executor: executors.value(i),
+            of: of.value(i) as usize,
             points: points.value(i),
             cache_hits: hits.value(i),
             cache_misses: misses.value(i),
@@ -303,12 +347,17 @@ pub(super) fn results(batches: &[RecordBatch]) -> impl Iterator<Item = Part<'_>>
     })
 }
 
-/// Centroids and history of work that ran as one task.
-pub(super) fn one_result(batches: &[RecordBatch]) -> Result<(Centroids, String)> {
+/// Centroids of each run, and what else is told of it, of work that ran as one task.
+pub(super) fn run_results(batches: &[RecordBatch], n_runs: usize) -> Result<Vec<(Centroids, String)>> {
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    let Some(batch) = batches.iter().find(|batch| batch.num_rows() == 1).filter(|_| rows == 1) else {
-        return Err(exec_datafusion_err!("work that runs as one task gave {rows} results"));
+    let Some(batch) = batches.iter().find(|batch| batch.num_rows() == n_runs).filter(|_| rows == n_runs) else {
+        return Err(exec_datafusion_err!("work that runs as one task gave {rows} results, and not {n_runs}"));
     };
-    let centroids = decode_centroids(batch.column(0).as_binary::<i32>().value(0))?;
-    Ok((centroids, batch.column(1).as_string::<i32>().value(0).to_string()))
+    let (centroids, told) = (batch.column(1).as_binary::<i32>(), batch.column(2).as_string::<i32>());
+    (0..n_runs).map(|run| Ok((decode_centroids(centroids.value(run))?, told.value(run).to_string()))).collect()
+}
+
+/// The same of work for one run.
+pub(super) fn one_result(batches: &[RecordBatch]) -> Result<(Centroids, String)> {
+    run_results(batches, 1).map(|mut runs| runs.swap_remove(0))
 }

@@ -6,19 +6,20 @@ use covey_engine::external;
 use covey_engine::models::{ElbowCurve, IterationRow};
 use covey_engine::operators::{BlockWork, SeedSpec, SweepSpec, Swept, decode_distances, decode_drawn};
 use covey_udfs::kmeans::{
-    CentroidTable, Centroids, FixedPoint, Frame, Iterating, Lloyd, LloydParams, Sample, SeedParams, Spread, Sweep,
+    CentroidTable, Centroids, FixedPoint, Frame, Iterating, Lloyd, LloydParams, Profile, Sample, SeedParams, Spread, Sweep,
     SweepStep, best_of, elbow_of, first_rise, start_of,
 };
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
 
-use super::iterate::{Solution, computing, local_rows, one_result, results};
+use super::iterate::{Running, Solution, computing, local_rows, one_result, results};
 use super::{Fit, Prepared};
 use crate::statements::Elbow;
 
 /// What the sweeps of a fit share, where their passes are jobs.
 struct Passes<'a> {
     urls: &'a [String],
+    profile: &'a Profile,
     frame: Frame,
     sample: Arc<Sample>,
 }
@@ -40,13 +41,14 @@ impl Fit<'_> {
             Some(spread) => {
                 let frame = Frame::new(&prepared.profile, &spread.mean);
                 let sample = self.sample(n_sample, &frame, scale.n_features(), urls).await?;
-                let passes = Passes { urls, frame, sample };
+                let passes = Passes { urls, profile: &prepared.profile, frame, sample };
                 self.sweep_distributed(elbow, scale, &spread, params, &passes).await?
             }
         };
         let chosen = curve.points.iter().find(|point| point.n_clusters == curve.choice.n_clusters());
         let n_iter = chosen.map_or(0, |point| point.n_iter);
-        let (clusters, inertia) = self.summarize(self.options.n_init, &centroids, prepared, scale, urls).await?;
+        let mut summaries = self.summarize(self.options.n_init, &[&centroids], prepared, scale, urls).await?;
+        let (clusters, inertia) = summaries.swap_remove(0);
         Ok(Solution { centroids, clusters, iterations, n_iter, inertia, elbow: Some(curve) })
     }
 
@@ -91,8 +93,9 @@ impl Fit<'_> {
     ) -> Result<(Centroids, ElbowCurve, Vec<IterationRow>)> {
         let (mut best, mut iterations): (Option<Vec<SweepStep>>, _) = (None, vec![]);
         for run in 0..self.options.n_init {
-            self.context.job.run(run, self.options.n_init);
-            let init = self.seeds(self.sweep_seed(elbow, run), passes.urls).await?;
+            self.context.job.runs(run..run + 1, self.options.n_init);
+            let seeds = vec![(run, self.sweep_seed(elbow, run))];
+            let init = self.seeds(seeds, passes.profile, passes.urls).await?.swap_remove(0);
             let lloyd = Lloyd::new(params, scale.clone(), spread.clone(), init);
             let sweep = Sweep::try_new(lloyd, elbow.k_min, elbow.k_max).map_err(external)?;
             let steps = self.sweep_down(run, sweep, passes, &mut iterations).await?;
@@ -114,8 +117,8 @@ impl Fit<'_> {
     ) -> Result<Vec<SweepStep>> {
         let mut merges = vec![];
         loop {
-            let (solved, rows) = self.iterate_distributed(run, sweep, merges, passes.urls).await?;
-            iterations.extend(rows);
+            let running = Running { merges, ..Running::new(run, sweep) };
+            let solved = self.iterate_one(running, passes.urls, iterations).await?;
             sweep = if solved.is_asked_for() { self.record(run, solved, passes).await? } else { solved };
             let (merged, merge) = computing(move || {
                 let merge = sweep.merge();
@@ -137,11 +140,23 @@ impl Fit<'_> {
             let far = self.farthest(&key, passes.urls, 1).await?;
             mending_run += 1;
             let lloyd = finished.from_below(&centroids, &far);
-            let (lloyd, rows) = self.iterate_distributed(mending_run, lloyd, vec![], passes.urls).await?;
+            let mut rows = vec![];
+            let lloyd = self.iterate_one(Running::new(mending_run, lloyd), passes.urls, &mut rows).await?;
             iterations.extend(rows.into_iter().map(|row| IterationRow { run, ..row }));
             finished.mend(i, self.record(mending_run, Sweep::of_one(lloyd), passes).await?);
         }
         Ok(finished.steps)
+    }
+
+    async fn iterate_one<S: Iterating + Send + 'static>(
+        &self,
+        running: Running<S>,
+        urls: &[String],
+        iterations: &mut Vec<IterationRow>,
+    ) -> Result<S> {
+        let run = self.iterate_distributed(vec![running], urls).await?.swap_remove(0);
+        iterations.extend(run.iterations);
+        Ok(run.state)
     }
 
     /// Measures the solution that `sweep` has come to, and records it.

@@ -99,6 +99,10 @@ pub enum GivenCentres {
     Table(String),
 }
 
+/// The values of `init` that choose rows.
+const INITS: [(&str, Init); 3] =
+    [("k-means++", Init::KMeansPlusPlus), ("k-means||", Init::KMeansParallel), ("random", Init::Random)];
+
 /// Begin the values of `init` that name a model or a table.
 const MODEL_PREFIX: &str = "model:";
 const TABLE_PREFIX: &str = "table:";
@@ -201,9 +205,7 @@ impl FitOptions {
             "n_clusters" => self.n_clusters = parse(name, value, "a number of clusters, or 'auto'")?,
             "init" => match GivenCentres::parse(value) {
                 Some(given) => self.given = Some(given),
-                None => {
-                    self.init = choose(name, value, &[("k-means++", Init::KMeansPlusPlus), ("random", Init::Random)])?;
-                }
+                None => self.init = choose(name, value, &INITS)?,
             },
             "n_init" if value == "auto" => self.n_init = 0,
             "n_init" => match parse(name, value, "a number of runs, or 'auto'")? {
@@ -280,9 +282,9 @@ impl FitOptions {
                 put("n_clusters", &self.n_clusters);
             }
         }
-        match &self.given {
-            Some(given) => put("init", given),
-            None => put("init", &if self.init == Init::Random { "random" } else { "k-means++" }),
+        match (&self.given, INITS.iter().find(|(_, init)| *init == self.init)) {
+            (Some(given), _) => put("init", given),
+            (None, chosen) => put("init", &chosen.map_or("", |(name, _)| name)),
         };
         if self.metric == Metric::Cosine {
             put(METRIC_OPTION, &METRIC_COSINE);

@@ -45,7 +45,10 @@ use frame::Image;
 pub use lloyd::{Changed, Iterating, IterationStats, Lloyd, LloydParams, Metric, Spread};
 pub use partial::{ClusterSummary, EXAMPLES_MAX, FarPoint, Moments, Partial, Ranked, keep_first};
 pub use resident::Resident;
-pub use seeding::{Drawn, Init, Prospects, SEED_POINTS_MAX, SeedParams, seed, seed_at_most};
+pub use seeding::{
+    Candidates, Drawn, Init, Nearest, OVERSAMPLING, OVERSAMPLING_ROUNDS, Prospects, SEED_POINTS_MAX, SeedParams, seed,
+    seed_at_most,
+};
 pub use sums::{ClusterSum, SumScratch};
 pub use sweep::{
     Choice, ElbowPoint, Finished, Merge, SWEEP_CLUSTERS_MAX, Sample, Sweep, SweepStep, best_of, davies_bouldin,

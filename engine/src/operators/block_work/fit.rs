@@ -7,7 +7,7 @@ use covey_udfs::kmeans::{
     Spread, Sweep, SweepStep, best_of, elbow_of, in_place,
 };
 use covey_udfs::matrix::Points;
-use datafusion::arrow::array::{ArrayRef, BinaryArray, StringArray};
+use datafusion::arrow::array::{ArrayRef, BinaryArray, StringArray, UInt32Array};
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
 use rayon::prelude::*;
@@ -20,37 +20,47 @@ use crate::external;
 use crate::operators::blocks::{cancelled, compute};
 use crate::operators::partial_wire::encode_centroids;
 
-/// Seeds and iterates in place, and reports every iteration. The steps are those of the distributed way, taken
-/// by the same [`Lloyd`], so the result has the same bits.
+/// Seeds and iterates in place, all runs side by side over the same rows, and reports every iteration. The steps are those
+/// of the distributed way, taken by the same [`Lloyd`], so the result has the same bits.
 pub(super) async fn fit(task: Task, spec: FitSpec) -> Result<Vec<ArrayRef>> {
-    let given = given(&task, &spec.seed).await?;
-    let run = move |held: Held, report: &dyn Fn(Progress), cancel: &kmeans::Cancel| {
-        let init = match given {
-            Some(given) => given,
-            None => held.seed(&spec.seed, cancel)?,
-        };
-        report(Progress::Seeded);
-        let mut lloyd = Lloyd::new(spec.lloyd, held.scale.clone(), held.spread.clone(), init);
-        let iterated = |stats: &IterationStats| report(Progress::Iterated(stats.clone()));
-        in_place::iterate(&mut held.residents(), &mut lloyd, held.frame.clone(), iterated, cancel)
-            .ok_or_else(cancelled)?;
-        Ok(lloyd)
+    let given = match spec.seeds.first() {
+        Some(first) => given(&task, first).await?,
+        None => None,
     };
-    let lloyd = run_reporting(task, run).await?;
-    Ok(result_row(lloyd.centroids(), serde_json::to_string(lloyd.history()).map_err(external)?))
+    let fit = move |held: Held, report: Report<'_>, cancel: &kmeans::Cancel| {
+        let run = |seed: &SeedSpec| {
+            let init = match &given {
+                Some(given) => given.clone(),
+                None => held.seed(seed, cancel)?,
+            };
+            report(Progress::Seeded);
+            let mut lloyd = Lloyd::new(spec.lloyd, held.scale.clone(), held.spread.clone(), init);
+            let iterated = |stats: &IterationStats| report(Progress::Iterated(stats.clone()));
+            in_place::iterate(&mut held.residents(), &mut lloyd, held.frame.clone(), iterated, cancel)
+                .ok_or_else(cancelled)?;
+            Ok(lloyd)
+        };
+        spec.seeds.par_iter().map(run).collect::<Result<Vec<Lloyd>>>()
+    };
+    let runs = run_reporting(task, fit).await?;
+    let rows = runs.iter().map(|lloyd| Ok((lloyd.centroids(), serde_json::to_string(lloyd.history())?)));
+    Ok(run_rows(rows.collect::<serde_json::Result<Vec<_>>>().map_err(external)?))
 }
+
+/// Takes what a task tells of its progress.
+type Report<'a> = &'a (dyn Fn(Progress) + Sync);
 
 /// The same for a sweep.
 pub(super) async fn sweep(task: Task, spec: SweepSpec) -> Result<Vec<ArrayRef>> {
-    let run = move |held: Held, report: &dyn Fn(Progress), cancel: &kmeans::Cancel| held.sweep(&spec, report, cancel);
+    let run = move |held: Held, report: Report<'_>, cancel: &kmeans::Cancel| held.sweep(&spec, report, cancel);
     let (centroids, swept) = run_reporting(task, run).await?;
-    Ok(result_row(&centroids, serde_json::to_string(&swept).map_err(external)?))
+    Ok(run_rows([(&centroids, serde_json::to_string(&swept).map_err(external)?)]))
 }
 
 /// Runs work over all blocks of a fit on the threads for computing, while what it reports is passed on.
 async fn run_reporting<T: Send + 'static>(
     task: Task,
-    work: impl FnOnce(Held, &dyn Fn(Progress), &kmeans::Cancel) -> Result<T> + Send + 'static,
+    work: impl FnOnce(Held, Report<'_>, &kmeans::Cancel) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let profile = task.services.profile(&task.fit).await?;
     let blocks = task.blocks().await?;
@@ -103,7 +113,7 @@ impl Held {
     fn sweep(
         &self,
         spec: &SweepSpec,
-        report: &dyn Fn(Progress),
+        report: Report<'_>,
         cancel: &kmeans::Cancel,
     ) -> Result<(Centroids, Swept)> {
         let (n, params) = (spec.n_sample, spec.seed.params);
@@ -131,9 +141,13 @@ impl Held {
     }
 }
 
-pub(super) fn result_row(centroids: &Centroids, history: String) -> Vec<ArrayRef> {
+/// One row for each run: its centroids, and what else there is to tell.
+pub(super) fn run_rows<'a>(runs: impl IntoIterator<Item = (&'a Centroids, String)>) -> Vec<ArrayRef> {
+    let (centroids, told): (Vec<_>, Vec<_>) =
+        runs.into_iter().map(|(centroids, told)| (encode_centroids(centroids), told)).unzip();
     vec![
-        Arc::new(BinaryArray::from_vec(vec![&encode_centroids(centroids)])),
-        Arc::new(StringArray::from(vec![history])),
+        Arc::new(UInt32Array::from_iter_values(0..told.len() as u32)),
+        Arc::new(BinaryArray::from_iter_values(centroids)),
+        Arc::new(StringArray::from(told)),
     ]
 }

@@ -4,17 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use covey_udfs::kmeans::{
-    self, CentroidTable, FarPoint, FixedPoint, Frame, Merge, Moments, Partial, Ranked, Resident, Sample, in_place,
+    self, CentroidTable, ClusterSummary, FarPoint, FixedPoint, Frame, Moments, Partial, Ranked, Resident, Sample, in_place,
 };
 use covey_udfs::matrix::Points;
-use datafusion::arrow::array::{ArrayRef, BinaryArray, StringArray, UInt32Array, UInt64Array};
+use datafusion::arrow::array::{Array, ArrayRef, BinaryArray, StringArray, UInt32Array, UInt64Array};
 use datafusion::error::Result;
 
-use super::Task;
+use super::{RunPass, Task};
 use super::summary::{ExampleRow, SummaryRow};
 use crate::block_cache::{Found, HeldBlock};
 use crate::blocks::Documents;
-use crate::coordinator::centroids_key;
+use crate::coordinator::{Arithmetic, centroids_key};
 use crate::external;
 use crate::operators::blocks::{cancelled, compute};
 use crate::operators::partial_wire::{
@@ -62,30 +62,68 @@ pub(super) async fn moments(task: Task, around_mean: bool) -> Result<Vec<ArrayRe
     Ok(result_row(&task, &tally, &encode_moments(profile.n_features(), &total)))
 }
 
-/// What an iteration changes: only rows that go to another cluster count.
-pub(super) async fn assign(task: Task, run: usize, iteration: usize, merges: Vec<Merge>) -> Result<Vec<ArrayRef>> {
-    let table = task.table(&centroids_key(run, iteration)).await?;
+/// What an iteration of each run changes: only rows that go to another cluster count.
+pub(super) async fn assign(task: Task, passes: Vec<RunPass>) -> Result<Vec<ArrayRef>> {
     let arithmetic = task.arithmetic().await?;
-    let merges: Arc<[Merge]> = merges.into();
-    let (mut tally, mut total) = (Tally::default(), Partial::zeros(table.n_clusters()));
+    let (mut tally, mut runs) = (Tally::default(), vec![]);
+    for pass in passes {
+        runs.push(Running::new(&task, pass).await?);
+    }
     for url in &task.urls {
         let block = task.take(url, &mut tally).await?;
-        let labelled = match iteration.checked_sub(1) {
-            Some(before) => Labelled::after(&task, run, before, block.take_labels(run, before)).await?,
-            None => Labelled::Unassigned,
-        };
-        let (table, arithmetic, merges) = (Arc::clone(&table), Arc::clone(&arithmetic), Arc::clone(&merges));
-        total = compute(move |cancel| {
-            let mut resident = labelled.resident(&block, &arithmetic.frame, cancel)?;
-            merges.iter().for_each(|merge| resident.merge(*merge));
-            let partial = resident.pass(&table, &arithmetic.scale, None, cancel).ok_or_else(cancelled)?;
-            block.keep_labels(run, iteration, resident.into_distinct_labels());
-            total.merge(&partial);
-            Ok(total)
+        block.keep_only(|run| runs.iter().any(|running| running.pass.run == run));
+        for running in &mut runs {
+            running.labelled = running.labels_of(&task, &block).await?;
+        }
+        let arithmetic = Arc::clone(&arithmetic);
+        runs = compute(move |cancel| {
+            runs.iter_mut().try_for_each(|running| running.pass(&block, &arithmetic, cancel))?;
+            Ok(runs)
         })
         .await?;
     }
-    Ok(result_row(&task, &tally, &encode_partial(table.centroids().n_features(), &total)))
+    let partials = runs.iter().map(|run| encode_partial(run.table.centroids().n_features(), &run.total));
+    Ok(result_rows(&task, &tally, partials))
+}
+
+/// A run in a pass that it may share with others.
+struct Running {
+    pass: RunPass,
+    table: Arc<CentroidTable>,
+    /// Of the next block.
+    labelled: Labelled,
+    /// What the blocks so far change.
+    total: Partial,
+}
+
+impl Running {
+    async fn new(task: &Task, pass: RunPass) -> Result<Self> {
+        let table = task.table(&centroids_key(pass.run, pass.iteration)).await?;
+        if let Some(old) = pass.iteration.checked_sub(2) {
+            task.services.forget_table(&task.fit, &centroids_key(pass.run, old));
+        }
+        let total = Partial::zeros(table.n_clusters());
+        Ok(Self { pass, table, labelled: Labelled::Unassigned, total })
+    }
+
+    async fn labels_of(&self, task: &Task, block: &HeldBlock) -> Result<Labelled> {
+        let run = self.pass.run;
+        match self.pass.iteration.checked_sub(1) {
+            Some(before) => Labelled::after(task, run, before, block.take_labels(run, before)).await,
+            None => Ok(Labelled::Unassigned),
+        }
+    }
+
+    fn pass(&mut self, block: &HeldBlock, arithmetic: &Arithmetic, cancel: &kmeans::Cancel) -> Result<()> {
+        let RunPass { run, iteration, merges } = &self.pass;
+        let labelled = std::mem::replace(&mut self.labelled, Labelled::Unassigned);
+        let mut resident = labelled.resident(block, &arithmetic.frame, cancel)?;
+        merges.iter().for_each(|merge| resident.merge(*merge));
+        let partial = resident.pass(&self.table, &arithmetic.scale, None, cancel).ok_or_else(cancelled)?;
+        block.keep_labels(*run, *iteration, resident.into_distinct_labels());
+        self.total.merge(&partial);
+        Ok(())
+    }
 }
 
 /// What is known of the clusters of a block's rows after an iteration.
@@ -171,49 +209,82 @@ pub(super) async fn farthest(task: Task, key: &str, n: usize) -> Result<Vec<Arra
     Ok(result_row(&task, &tally, &encode_far_points(table.centroids().n_features(), &total)))
 }
 
+/// The one result of a task.
 pub(super) fn result_row(task: &Task, tally: &Tally, result: &[u8]) -> Vec<ArrayRef> {
-    let number = |n: u64| Arc::new(UInt64Array::from(vec![n]));
+    result_rows(task, tally, [result])
+}
+
+/// One row for each of the runs that were asked for, in order.
+pub(super) fn result_rows(
+    task: &Task,
+    tally: &Tally,
+    results: impl IntoIterator<Item = impl AsRef<[u8]>>,
+) -> Vec<ArrayRef> {
+    let results = BinaryArray::from_iter_values(results);
+    let n = results.len();
+    let number = |x: u64| Arc::new(UInt64Array::from(vec![x; n]));
     vec![
-        Arc::new(StringArray::from(vec![task.services.executor_id.as_str()])),
+        Arc::new(StringArray::from(vec![task.services.executor_id.as_str(); n])),
+        Arc::new(UInt32Array::from_iter_values(0..n as u32)),
         number(tally.n_points),
         number(tally.n_hits),
         number(tally.n_misses),
-        Arc::new(BinaryArray::from_vec(vec![result])),
+        Arc::new(results),
     ]
 }
 
-/// One row for each cluster that has rows here. Examples are the texts of rows, or their numbers.
-pub(super) async fn summarize(task: Task, key: &str, documents: Vec<(String, String)>) -> Result<Vec<ArrayRef>> {
-    let (arithmetic, table) = (task.arithmetic().await?, task.table(key).await?);
+/// One row for each set of centroids and each of its clusters that has rows here. Examples are the texts of rows, or their
+/// numbers.
+pub(super) async fn summarize(
+    task: Task,
+    keys: Vec<String>,
+    documents: Vec<(String, String)>,
+) -> Result<Vec<ArrayRef>> {
+    let arithmetic = task.arithmetic().await?;
     let documents: HashMap<String, String> = documents.into_iter().collect();
-    let mut clusters = vec![SummaryRow::default(); table.n_clusters()];
+    let mut sets = vec![];
+    for key in &keys {
+        let table = task.table(key).await?;
+        let clusters = vec![SummaryRow::default(); table.n_clusters()];
+        sets.push((table, clusters));
+    }
     for url in &task.urls {
         let block = task.take(url, &mut Tally::default()).await?;
         let texts = match documents.get(url) {
-            Some(url) => Some(Documents::read(task.stores.as_ref(), url).await?),
+            Some(url) => Some(Arc::new(Documents::read(task.stores.as_ref(), url).await?)),
             None => None,
         };
-        let found = {
-            let (block, table, arithmetic) = (Arc::clone(&block), Arc::clone(&table), Arc::clone(&arithmetic));
-            let texts = texts.clone();
-            let before = move |a, b| texts.as_ref().is_some_and(|texts| texts.texts.value(a) < texts.texts.value(b));
-            let work = move |cancel: &kmeans::Cancel| {
-                let distinct = block.distinct(&arithmetic.frame);
-                let summary = kmeans::summarize(&block.points, &distinct, &table, &arithmetic.scale, before, cancel);
-                summary.ok_or_else(cancelled)
-            };
-            compute(work).await?
-        };
-        for (total, part) in clusters.iter_mut().zip(found) {
-            total.add(part, |ranked| example(&block.points, texts.as_ref(), ranked));
+        for (table, clusters) in &mut sets {
+            let found = summaries(&block, table, &arithmetic, texts.clone()).await?;
+            for (total, part) in clusters.iter_mut().zip(found) {
+                total.add(part, |ranked| example(&block.points, texts.as_deref(), ranked));
+            }
         }
     }
-    let filled: Vec<(u32, SummaryRow)> = (0..).zip(clusters).filter(|(_, summary)| summary.n_points > 0).collect();
-    let rows = filled.iter().map(|(_, summary)| serde_json::to_string(summary).map_err(external));
+    let sets = (0..).zip(sets).flat_map(|(of, (_, clusters))| (0..).zip(clusters).map(move |row| (of, row)));
+    let filled: Vec<(u32, (u32, SummaryRow))> = sets.filter(|(_, (_, summary))| summary.n_points > 0).collect();
+    let rows = filled.iter().map(|(_, (_, summary))| serde_json::to_string(summary).map_err(external));
     Ok(vec![
-        Arc::new(UInt32Array::from_iter_values(filled.iter().map(|(cluster, _)| *cluster))),
+        Arc::new(UInt32Array::from_iter_values(filled.iter().map(|(of, _)| *of))),
+        Arc::new(UInt32Array::from_iter_values(filled.iter().map(|(_, (cluster, _))| *cluster))),
         Arc::new(StringArray::from_iter_values(rows.collect::<Result<Vec<_>>>()?)),
     ])
+}
+
+async fn summaries(
+    block: &Arc<HeldBlock>,
+    table: &Arc<CentroidTable>,
+    arithmetic: &Arc<Arithmetic>,
+    texts: Option<Arc<Documents>>,
+) -> Result<Vec<ClusterSummary>> {
+    let (block, table, arithmetic) = (Arc::clone(block), Arc::clone(table), Arc::clone(arithmetic));
+    let before = move |a, b| texts.as_ref().is_some_and(|texts| texts.texts.value(a) < texts.texts.value(b));
+    compute(move |cancel| {
+        let distinct = block.distinct(&arithmetic.frame);
+        let summary = kmeans::summarize(&block.points, &distinct, &table, &arithmetic.scale, before, cancel);
+        summary.ok_or_else(cancelled)
+    })
+    .await
 }
 
 fn example(points: &Points, texts: Option<&Documents>, ranked: Ranked) -> ExampleRow {

@@ -1,6 +1,7 @@
-//! Starting centres: greedy k-means++ (Arthur and Vassilvitskii 2007) and plain random rows, both by exponential
-//! [`race`].
+//! Starting centres: greedy k-means++ (Arthur and Vassilvitskii 2007), k-means|| ([`oversample`]) and plain random rows, all
+//! by exponential [`race`].
 
+mod oversample;
 mod prospects;
 mod race;
 
@@ -9,7 +10,8 @@ use std::sync::atomic::Ordering;
 pub(super) use race::Race;
 use serde::{Deserialize, Serialize};
 
-pub use prospects::Prospects;
+pub use oversample::{Candidates, OVERSAMPLING, OVERSAMPLING_ROUNDS};
+pub use prospects::{Nearest, Prospects};
 pub use race::Drawn;
 
 use super::kernel::LANES;
@@ -33,6 +35,8 @@ const SAMPLE_ROUND: u64 = u64::MAX;
 pub enum Init {
     #[serde(rename = "k-means++")]
     KMeansPlusPlus,
+    #[serde(rename = "k-means||")]
+    KMeansParallel,
     #[serde(rename = "random")]
     Random,
 }
@@ -51,6 +55,7 @@ impl SeedParams {
         let random_state = self.random_state;
         match self.init {
             Init::KMeansPlusPlus => Race { random_state, round: SAMPLE_ROUND, n: SEED_POINTS_MAX },
+            Init::KMeansParallel => Race { random_state, round: SAMPLE_ROUND, n: usize::MAX },
             Init::Random => Race { random_state, round: 0, n: self.n_clusters },
         }
     }
@@ -90,7 +95,12 @@ pub fn seed_at_most(
         }
         return Some(Centroids::from_rows(scale.n_features(), prospects.first_distinct(params.race())));
     }
-    let mut growth = Growth::new(prospects.narrow(params, frame), frame, scale.n_features(), params.random_state);
+    let (mut prospects, mut params) = (prospects, *params);
+    if params.init == Init::KMeansParallel {
+        prospects = prospects.candidates(&params, frame, scale.n_features(), cancel)?;
+        params.init = Init::KMeansPlusPlus;
+    }
+    let mut growth = Growth::new(prospects.narrow(&params, frame), frame, scale.n_features(), params.random_state);
     let mut chosen = Rows::new(frame.density(), scale.n_features());
     for round in 0..params.n_clusters {
         let Some(next) = growth.next(round as u64, scale, cancel)? else { break };

@@ -9,14 +9,14 @@ use rayon::prelude::*;
 use super::race::{Drawn, Race};
 use super::{Init, SeedParams};
 use crate::kmeans::assign::CHUNK_ROWS;
-use crate::kmeans::{Cancel, CentroidTable, Distinct, FixedPoint, Frame, Metric};
+use crate::kmeans::{Cancel, CentroidTable, Distinct, FixedPoint, Frame, Metric, NO_CLUSTER};
 use crate::matrix::{Points, Row};
 
 /// Rows of some blocks that may become centres.
 #[derive(Debug)]
 pub struct Prospects {
     blocks: Vec<Block>,
-    metric: Metric,
+    pub(super) metric: Metric,
 }
 
 #[derive(Debug)]
@@ -26,8 +26,16 @@ struct Block {
     distinct: Arc<Distinct>,
     /// Distinct rows that may be nearer to one of the rows tried last than to any centre so far; none where that is not known.
     near: Option<Vec<usize>>,
-    /// D²: the squared distance of each distinct row to the nearest centre so far, infinite before there is one.
-    distances: Vec<f64>,
+    nearest: Nearest,
+}
+
+/// Of each distinct row of a block, what is nearest to it so far.
+#[derive(Debug, Clone)]
+pub struct Nearest {
+    /// D²: the squared distance to the nearest centre, infinite before there is one.
+    squared_distances: Vec<f64>,
+    /// Which candidate of k-means|| that is, if it is one.
+    candidates: Vec<u32>,
 }
 
 /// A row and its place in a race.
@@ -71,6 +79,26 @@ impl Prospects {
             points.push(from.rows.row(row), from.weights[row]);
         }
         Self { blocks: vec![], metric: self.metric }.with(Arc::new(points), frame)
+    }
+
+    /// All of these rows, before there is a centre.
+    pub(super) fn of_points(points: Points, frame: &Frame, metric: Metric) -> Self {
+        Self { blocks: vec![], metric }.with(Arc::new(points), frame)
+    }
+
+    /// One block whose rows were taken up again where they had been left off.
+    pub fn resumed(points: Arc<Points>, distinct: Arc<Distinct>, metric: Metric, nearest: Option<Nearest>) -> Self {
+        let mut block = Block::new(points, distinct, metric);
+        if let Some(nearest) = nearest {
+            assert_eq!(nearest.candidates.len(), block.distinct.len());
+            block.nearest = nearest;
+        }
+        Self { blocks: vec![block], metric }
+    }
+
+    /// What is nearest to the rows of the last block.
+    pub fn into_nearest(self) -> Option<Nearest> {
+        self.blocks.into_iter().next_back().map(|block| block.nearest)
     }
 
     fn with(mut self, points: Arc<Points>, frame: &Frame) -> Self {
@@ -135,6 +163,25 @@ impl Prospects {
     pub(super) fn lower(&mut self, one: &CentroidTable, cancel: &Cancel) -> Option<()> {
         self.blocks.par_iter_mut().map(|block| block.lower(one, cancel)).collect()
     }
+
+    /// Takes the candidates of `table` into account, which are numbered from `first`; of equally near ones the first
+    /// counts.
+    pub fn approach(&mut self, table: &CentroidTable, first: u32, cancel: &Cancel) -> Option<()> {
+        self.blocks.par_iter_mut().map(|block| block.approach(table, first, cancel)).collect()
+    }
+
+    /// The weight of the rows that are nearest to each of the candidates.
+    pub fn weights_of_candidates(&self, n_candidates: usize) -> Vec<u64> {
+        let mut weights = vec![0; n_candidates];
+        for block in &self.blocks {
+            let Block { distinct, nearest, .. } = block;
+            let of_rows = nearest.candidates.iter().zip(&distinct.points().weights);
+            for (&candidate, weight) in of_rows.filter(|(candidate, _)| **candidate != NO_CLUSTER) {
+                weights[candidate as usize] += weight;
+            }
+        }
+        weights
+    }
 }
 
 impl Block {
@@ -144,15 +191,16 @@ impl Block {
             Metric::Cosine if rows.row(i).values.iter().all(|x| *x == 0.0) => 0.0,
             _ => f64::INFINITY,
         };
-        let distances = (0..distinct.len()).map(distance).collect();
+        let squared_distances = (0..distinct.len()).map(distance).collect();
+        let nearest = Nearest { squared_distances, candidates: vec![NO_CLUSTER; distinct.len()] };
         let hashes: Vec<u128> = (0..distinct.len()).into_par_iter().map(|i| rows.row(i).content_hash()).collect();
         let hashes = distinct.unfold(hashes);
-        Self { points, hashes, distinct, near: None, distances }
+        Self { points, hashes, distinct, near: None, nearest }
     }
 
     /// D² of a row.
     fn distance(&self, row: usize) -> f64 {
-        self.distances[self.distinct.of_row(row)]
+        self.nearest.squared_distances[self.distinct.of_row(row)]
     }
 
     fn chunks(n: usize) -> impl IndexedParallelIterator<Item = std::ops::Range<usize>> {
@@ -174,7 +222,7 @@ impl Block {
         let of_rows = |rows: &Vec<usize>| {
             let mut gains = vec![0_i128; trials.n_clusters()];
             for &i in rows {
-                let (row, before) = (points.rows.row(i), self.distances[i]);
+                let (row, before) = (points.rows.row(i), self.nearest.squared_distances[i]);
                 for (trial, gain) in gains.iter_mut().enumerate() {
                     let after = trials.squared_distance(row, trial);
                     if after < before {
@@ -199,7 +247,7 @@ impl Block {
         let (rows, image) = (&self.distinct.points().rows, self.distinct.image());
         let at_least = trials.squared_distances_at_least(rows, image, range.clone());
         // The bound of a row of which nothing is known is no number.
-        let is_far = |i: usize, bound: f64| bound >= trials.frame().squared(self.distances[i]);
+        let is_far = |i: usize, bound: f64| bound >= trials.frame().squared(self.nearest.squared_distances[i]);
         Some(range.zip(at_least).filter(|(i, bound)| !is_far(*i, *bound)).map(|(i, _)| i).collect())
     }
 
@@ -214,9 +262,32 @@ impl Block {
         };
         for i in near {
             let distance = one.squared_distance(self.distinct.points().rows.row(i), 0);
-            self.distances[i] = self.distances[i].min(distance);
+            self.nearest.squared_distances[i] = self.nearest.squared_distances[i].min(distance);
         }
         Some(())
+    }
+
+    fn approach(&mut self, table: &CentroidTable, first: u32, cancel: &Cancel) -> Option<()> {
+        let (rows, image) = (&self.distinct.points().rows, self.distinct.image());
+        let Nearest { squared_distances, candidates } = &mut self.nearest;
+        let chunks = squared_distances.par_chunks_mut(CHUNK_ROWS).zip(candidates.par_chunks_mut(CHUNK_ROWS));
+        let chunk = |(chunk, (before, candidates)): (usize, (&mut [f64], &mut [u32]))| {
+            if cancel.load(Ordering::Relaxed) {
+                return None;
+            }
+            let start = chunk * CHUNK_ROWS;
+            let (mut labels, mut after) = ([0; CHUNK_ROWS], [0.0; CHUNK_ROWS]);
+            let (labels, after) = (&mut labels[..before.len()], &mut after[..before.len()]);
+            table.labels(rows, image, start..start + labels.len(), labels);
+            table.squared_distances(rows, start, labels, after);
+            for i in 0..before.len() {
+                if after[i] < before[i] {
+                    (before[i], candidates[i]) = (after[i], first + labels[i]);
+                }
+            }
+            Some(())
+        };
+        chunks.enumerate().map(chunk).collect()
     }
 }
 

@@ -347,14 +347,20 @@ pub(super) fn results(batches: &[RecordBatch]) -> impl Iterator<Item = Part<'_>>
     })
 }
 
-/// Centroids of each run, and what else is told of it, of work that ran as one task.
+/// Centroids of each run, and what else is told of it, of work that ran as one task. Large ones come in batches of their own.
 pub(super) fn run_results(batches: &[RecordBatch], n_runs: usize) -> Result<Vec<(Centroids, String)>> {
-    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    let Some(batch) = batches.iter().find(|batch| batch.num_rows() == n_runs).filter(|_| rows == n_runs) else {
-        return Err(exec_datafusion_err!("work that runs as one task gave {rows} results, and not {n_runs}"));
+    let of_batch = |batch: &RecordBatch| -> Result<Vec<(u32, (Centroids, String))>> {
+        let of = batch.column(0).as_primitive::<UInt32Type>().values().to_vec();
+        let (centroids, told) = (batch.column(1).as_binary::<i32>(), batch.column(2).as_string::<i32>());
+        let run = |(i, of)| Ok((of, (decode_centroids(centroids.value(i))?, told.value(i).to_string())));
+        of.into_iter().enumerate().map(run).collect()
     };
-    let (centroids, told) = (batch.column(1).as_binary::<i32>(), batch.column(2).as_string::<i32>());
-    (0..n_runs).map(|run| Ok((decode_centroids(centroids.value(run))?, told.value(run).to_string()))).collect()
+    let mut runs: Vec<_> = batches.iter().map(of_batch).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+    if runs.len() != n_runs {
+        return Err(exec_datafusion_err!("work that runs as one task gave {} results, and not {n_runs}", runs.len()));
+    }
+    runs.sort_by_key(|(of, _)| *of);
+    Ok(runs.into_iter().map(|(_, run)| run).collect())
 }
 
 /// The same of work for one run.

@@ -189,9 +189,11 @@ impl BlockWork {
                 ("cache_misses", DataType::UInt64, false),
                 ("result", DataType::Binary, false),
             ],
-            Self::Seed(_) | Self::Fit(_) | Self::Sweep(_) => {
-                &[("of", DataType::UInt32, false), ("result", DataType::Binary, false), ("history", DataType::Utf8, false)]
-            }
+            Self::Seed(_) | Self::Fit(_) | Self::Sweep(_) => &[
+                ("of", DataType::UInt32, false),
+                ("result", DataType::Binary, false),
+                ("history", DataType::Utf8, false),
+            ],
             Self::Summarize { .. } => &[
                 ("of", DataType::UInt32, false),
                 ("cluster", DataType::UInt32, false),

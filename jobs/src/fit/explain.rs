@@ -65,7 +65,10 @@ fn seeding(options: &FitOptions) -> String {
         (Some(GivenCentres::Table(table)), _) => format!("the rows of table {table:?}"),
         (None, Init::KMeansPlusPlus) => format!("{n} rows by k-means++"),
         (None, Init::KMeansParallel) => {
-            format!("{n} rows by k-means||: {OVERSAMPLING_ROUNDS} rounds that draw {} candidates each", OVERSAMPLING * n)
+            format!(
+                "{n} rows by k-means||: {OVERSAMPLING_ROUNDS} rounds that draw {} candidates each",
+                OVERSAMPLING * n
+            )
         }
         (None, Init::Random) => format!("{n} rows at random"),
     }

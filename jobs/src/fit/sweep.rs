@@ -6,8 +6,8 @@ use covey_engine::external;
 use covey_engine::models::{ElbowCurve, IterationRow};
 use covey_engine::operators::{BlockWork, SeedSpec, SweepSpec, Swept, decode_distances, decode_drawn};
 use covey_udfs::kmeans::{
-    CentroidTable, Centroids, FixedPoint, Frame, Iterating, Lloyd, LloydParams, Profile, Sample, SeedParams, Spread, Sweep,
-    SweepStep, best_of, elbow_of, first_rise, start_of,
+    CentroidTable, Centroids, FixedPoint, Frame, Iterating, Lloyd, LloydParams, Profile, Sample, SeedParams, Spread,
+    Sweep, SweepStep, best_of, elbow_of, first_rise, start_of,
 };
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;

@@ -198,7 +198,8 @@ impl Image {
     pub(super) fn of_row<'a>(&'a self, row: Row<'a>, offsets: &'a [usize; 2]) -> kernel::Rows<'a> {
         match self.density {
             Density::Sparse => {
-                kernel::Rows::Sparse { offsets, indices: row.indices, values: &self.values, reach: &self.reach }
+                let (values, reach) = (&self.values, &self.reach);
+                kernel::Rows::Sparse(kernel::SparseRows { offsets, indices: row.indices, values, reach })
             }
             Density::Dense => kernel::Rows::Dense { values: &self.values, reach: &self.reach },
         }
@@ -208,12 +209,12 @@ impl Image {
     pub(super) fn range<'a>(&'a self, rows: &'a Rows, range: std::ops::Range<usize>) -> kernel::Rows<'a> {
         let reach = &self.reach[range.clone()];
         match self.density {
-            Density::Sparse => kernel::Rows::Sparse {
+            Density::Sparse => kernel::Rows::Sparse(kernel::SparseRows {
                 offsets: &rows.offsets()[range.start..=range.end],
                 indices: rows.indices(),
                 values: &self.values,
                 reach,
-            },
+            }),
             Density::Dense => {
                 let d = rows.n_features();
                 kernel::Rows::Dense { values: &self.values[range.start * d..range.end * d], reach }

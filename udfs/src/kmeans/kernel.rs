@@ -56,10 +56,29 @@ impl<'a> Table<'a> {
 /// Rows as the kernels read them: values, and how far each row's scores may err, in units of the largest ‖c‖.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Rows<'a> {
-    /// Row `i` is `offsets[i]..offsets[i + 1]` of `indices` and `values`.
-    Sparse { offsets: &'a [usize], indices: &'a [u32], values: &'a [f32], reach: &'a [f32] },
+    Sparse(SparseRows<'a>),
     /// `(n_rows, n_features)`.
-    Dense { values: &'a [f32], reach: &'a [f32] },
+    Dense {
+        values: &'a [f32],
+        reach: &'a [f32],
+    },
+}
+
+/// Row `i` is `offsets[i]..offsets[i + 1]` of `indices` and `values`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SparseRows<'a> {
+    pub offsets: &'a [usize],
+    pub indices: &'a [u32],
+    pub values: &'a [f32],
+    pub reach: &'a [f32],
+}
+
+impl<'a> SparseRows<'a> {
+    #[inline(always)]
+    pub fn row(&self, i: usize) -> (&'a [u32], &'a [f32]) {
+        let range = self.offsets[i]..self.offsets[i + 1];
+        (&self.indices[range.clone()], &self.values[range])
+    }
 }
 
 /// What a row was found to be.
@@ -107,10 +126,10 @@ pub(super) fn candidates<const N: usize>(
     }
     let scores = &mut scores[..table.norms.len()];
     let reach = match row {
-        Rows::Sparse { offsets, indices, values, reach } => {
-            let range = offsets[0]..offsets[1];
-            score_sparse(&indices[range.clone()], &values[range], table, scores);
-            reach[0]
+        Rows::Sparse(rows) => {
+            let (indices, values) = rows.row(0);
+            score_sparse(indices, values, table, scores);
+            rows.reach[0]
         }
         Rows::Dense { values, reach } => {
             score_tile::<false, 1>(values, &[0], table, scores);
@@ -147,7 +166,8 @@ impl InstructionSet {
         {
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 sets.push(Self::Avx2);
-                if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+                let has_popcnt = is_x86_feature_detected!("popcnt");
+                if has_popcnt && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
                     sets.push(Self::Avx512);
                 }
             }
@@ -159,8 +179,7 @@ impl InstructionSet {
         match (self, rows) {
             // SAFETY: `available` lists an instruction set only when the processor has it.
             #[cfg(target_arch = "x86_64")]
-            (Self::Avx512, Rows::Sparse { offsets, indices, values, reach }) => unsafe {
-                let rows = kernel_avx2::SparseRows { offsets, indices, values, reach };
+            (Self::Avx512, Rows::Sparse(rows)) => unsafe {
                 kernel_avx512::label_sparse(&rows, selected, table, labels, scores);
             },
             // SAFETY: the same.
@@ -186,11 +205,15 @@ impl InstructionSet {
     ) {
         match (self, rows) {
             (Self::Portable, _) => pass(rows, selected, table, found, scores),
-            // SAFETY: `available` lists an instruction set only when the processor has it, and AVX-512 after AVX2.
+            // SAFETY: `available` lists an instruction set only when the processor has it.
             #[cfg(target_arch = "x86_64")]
-            (_, Rows::Sparse { offsets, indices, values, reach }) => unsafe {
-                let rows = kernel_avx2::SparseRows { offsets, indices, values, reach };
+            (Self::Avx2, Rows::Sparse(rows)) => unsafe {
                 kernel_avx2::nearest(&rows, selected, table, found, scores);
+            },
+            // SAFETY: the same.
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx512, Rows::Sparse(rows)) => unsafe {
+                kernel_avx512::nearest_sparse(&rows, selected, table, found, scores);
             },
             // SAFETY: the same.
             #[cfg(target_arch = "x86_64")]
@@ -200,7 +223,7 @@ impl InstructionSet {
             // SAFETY: the same.
             #[cfg(target_arch = "x86_64")]
             (Self::Avx512, Rows::Dense { values, reach }) => unsafe {
-                kernel_avx2::nearest_dense_avx512(values, reach, selected, table, found, scores);
+                kernel_avx512::nearest_dense(values, reach, selected, table, found, scores);
             },
         }
     }
@@ -211,13 +234,13 @@ impl InstructionSet {
 
 fn pass(rows: Rows<'_>, selected: &[u32], table: Table<'_>, found: &mut [Found], scores: &mut [Lanes]) {
     match rows {
-        Rows::Sparse { offsets, indices, values, reach } => {
+        Rows::Sparse(rows) => {
             let scores = &mut scores[..table.norms.len()];
             for i in 0..selected.len() {
                 let row = selected[i] as usize;
-                let range = offsets[row]..offsets[row + 1];
-                score_sparse(&indices[range.clone()], &values[range], table, scores);
-                found[i] = lowest(scores, table, reach[row]);
+                let (indices, values) = rows.row(row);
+                score_sparse(indices, values, table, scores);
+                found[i] = lowest(scores, table, rows.reach[row]);
             }
         }
         Rows::Dense { values, reach } => {

@@ -13,21 +13,13 @@ use std::arch::x86_64::{
     _mm256_min_ps, _mm256_movemask_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
 };
 
-use super::kernel::{Found, LANES, Lanes, TILE_ROWS, Table, UNDECIDED, bound, score_tile};
+use super::kernel::{Found, LANES, Lanes, SparseRows, TILE_ROWS, Table, UNDECIDED, bound, score_tile};
 
 /// Lanes of a register.
 const WIDTH: usize = LANES / 2;
 
 /// The two registers of a group.
 type Pair = [__m256; 2];
-
-/// Sparse rows, as [`super::kernel::Rows`] has them.
-pub(super) struct SparseRows<'a> {
-    pub offsets: &'a [usize],
-    pub indices: &'a [u32],
-    pub values: &'a [f32],
-    pub reach: &'a [f32],
-}
 
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn nearest(
@@ -40,8 +32,7 @@ pub(super) fn nearest(
     let n_groups = table.norms.len();
     for i in 0..selected.len() {
         let row = selected[i] as usize;
-        let (indices, values) = (&rows.indices[rows.offsets[row]..rows.offsets[row + 1]], rows.values);
-        let values = &values[rows.offsets[row]..rows.offsets[row + 1]];
+        let (indices, values) = rows.row(row);
         let mut lowest = Lowest::new();
         let mut group = 0;
         while group + 1 < n_groups {
@@ -61,42 +52,33 @@ pub(super) fn nearest(
     }
 }
 
-/// A pass over dense rows, `(n_rows, n_features)`, compiled for an instruction set: the tile is the compiler's own, and gains
-/// from wider registers. `scores` has room for the rows of a tile; `decide` makes of those of a row what is told of it.
-macro_rules! dense_pass {
-    ($name:ident, $features:literal, $told:ty, $decide:path) => {
-        #[target_feature(enable = $features)]
-        pub(super) fn $name(
-            values: &[f32],
-            reach: &[f32],
-            selected: &[u32],
-            table: Table<'_>,
-            told: &mut [$told],
-            scores: &mut [Lanes],
-        ) {
-            let n_groups = table.norms.len();
-            let mut i = 0;
-            while i < selected.len() {
-                let tile = if selected.len() - i < TILE_ROWS {
-                    score_tile::<true, 1>(values, &selected[i..], table, scores);
-                    1
-                } else {
-                    score_tile::<true, TILE_ROWS>(values, &selected[i..], table, scores);
-                    TILE_ROWS
-                };
-                for row in 0..tile {
-                    let scores = &scores[row * n_groups..(row + 1) * n_groups];
-                    told[i + row] = $decide(scores, table, reach[selected[i + row] as usize]);
-                }
-                i += tile;
-            }
+/// A pass over dense rows, `(n_rows, n_features)`: the tile is the compiler's own. `scores` has room for its rows.
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn nearest_dense(
+    values: &[f32],
+    reach: &[f32],
+    selected: &[u32],
+    table: Table<'_>,
+    told: &mut [Found],
+    scores: &mut [Lanes],
+) {
+    let n_groups = table.norms.len();
+    let mut i = 0;
+    while i < selected.len() {
+        let tile = if selected.len() - i < TILE_ROWS {
+            score_tile::<true, 1>(values, &selected[i..], table, scores);
+            1
+        } else {
+            score_tile::<true, TILE_ROWS>(values, &selected[i..], table, scores);
+            TILE_ROWS
+        };
+        for row in 0..tile {
+            let scores = &scores[row * n_groups..(row + 1) * n_groups];
+            told[i + row] = found(scores, table, reach[selected[i + row] as usize]);
         }
-    };
+        i += tile;
+    }
 }
-pub(super) use dense_pass;
-
-dense_pass!(nearest_dense, "avx2,fma", Found, found);
-dense_pass!(nearest_dense_avx512, "avx512f,avx512vl,avx2,fma", Found, found);
 
 /// The cluster with the lowest of these scores, when no other lies within the margin.
 #[target_feature(enable = "avx2,fma")]

@@ -110,12 +110,7 @@ impl Held {
         self.blocks.par_iter().map(resident).collect()
     }
 
-    fn sweep(
-        &self,
-        spec: &SweepSpec,
-        report: Report<'_>,
-        cancel: &kmeans::Cancel,
-    ) -> Result<(Centroids, Swept)> {
+    fn sweep(&self, spec: &SweepSpec, report: Report<'_>, cancel: &kmeans::Cancel) -> Result<(Centroids, Swept)> {
         let (n, params) = (spec.n_sample, spec.seed.params);
         let random_state = params.random_state;
         let drawn = self.blocks.par_iter().flat_map(|block| Sample::draw(&block.points, n, random_state));

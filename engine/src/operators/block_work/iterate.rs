@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use covey_udfs::kmeans::{
-    self, CentroidTable, ClusterSummary, FarPoint, FixedPoint, Frame, Moments, Partial, Ranked, Resident, Sample, in_place,
+    self, CentroidTable, ClusterSummary, FarPoint, FixedPoint, Frame, Moments, Partial, Ranked, Resident, Sample,
+    in_place,
 };
 use covey_udfs::matrix::Points;
 use datafusion::arrow::array::{Array, ArrayRef, BinaryArray, StringArray, UInt32Array, UInt64Array};
 use datafusion::error::Result;
 
-use super::{RunPass, Task};
 use super::summary::{ExampleRow, SummaryRow};
+use super::{RunPass, Task};
 use crate::block_cache::{Found, HeldBlock};
 use crate::blocks::Documents;
 use crate::coordinator::{Arithmetic, centroids_key};

@@ -287,7 +287,7 @@ fn compare_with_naive_lloyd(what: &str, points: &Points, fit: &mut Fit, init: Ce
         let ours: Vec<usize> = fit.blocks[0].labels().iter().map(|label| *label as usize).collect();
         assert_eq!(ours, labels, "{what}");
         // Without relocations, which have a test of their own against scikit-learn.
-        let stats = lloyd.advance(&partial, &[]).clone();
+        let stats = lloyd.advance(partial, &[]).clone();
         naive_means(points, &labels, &fit.scale, &mut expected);
         for (cluster, centre) in expected.iter().enumerate() {
             assert_eq!(lloyd.centroids().centre(cluster), centre, "{what}, cluster {cluster}");
@@ -380,7 +380,7 @@ fn bounds_skip_rows_and_change_nothing() {
             assert_eq!(with.blocks[0].labels(), without.blocks[0].labels(), "seed {seed}, {density:?}");
             assert_eq!(partial.changes, expected.changes, "seed {seed}, {density:?}");
             n_skipped += partial.n_skipped;
-            lloyd.advance(&partial, &[]);
+            lloyd.advance(partial, &[]);
             drift.add(lloyd.squared_shifts());
             table.update(lloyd.centroids(), lloyd.changed());
         }

@@ -104,7 +104,7 @@ fn a_rise_is_mended() {
     let mut table = fit.table(state.lloyd().centroids());
     while !state.lloyd().is_done() {
         let partial = fit_pass(&mut fit, &table);
-        state.advance(&partial, &[]);
+        state.advance(partial, &[]);
         table = fit.table(state.lloyd().centroids());
     }
     state.record(&[0; 3], None);
@@ -175,7 +175,7 @@ fn spherical_lloyd_equals_naive() {
             let labels = naive_labels(&all, &before);
             let partial = fit_pass(&mut fit, &table);
             assert_eq!(fit.blocks[0].labels().iter().map(|label| *label as usize).collect::<Vec<_>>(), labels);
-            let stats = lloyd.advance(&partial, &[]).clone();
+            let stats = lloyd.advance(partial, &[]).clone();
             let expected = naive_inertia(&all, &labels, &before);
             assert!((stats.inertia - expected).abs() < 1e-9 * fit.spread.total, "{} {expected}", stats.inertia);
             assert!(stats.inertia <= last + 1e-9, "{} after {last}", stats.inertia);

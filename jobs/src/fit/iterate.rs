@@ -234,7 +234,7 @@ impl Fit<'_> {
         let far = if n_empty > 0 { self.farthest(&key, urls, n_empty).await? } else { vec![] };
         let Pass { partial, work } = pass;
         run = computing(move || {
-            run.state.advance(&partial, &far);
+            run.state.advance(partial, &far);
             run
         })
         .await?;

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::assign::CHUNK_ROWS;
-use super::wide;
+use super::wide::{self, rounded};
 use crate::matrix::{Density, Points, Row};
 
 /// Bits of a quantised value: those of an `f64`'s mantissa.
@@ -69,9 +69,13 @@ impl Profile {
         if row.density == Density::Dense {
             return wide::widen(row.values, &mut self.value_min, &mut self.value_max);
         }
+        // Zero is in every range.
         for (feature, x) in row.iter() {
-            self.value_min[feature] = self.value_min[feature].min(x);
-            self.value_max[feature] = self.value_max[feature].max(x);
+            if x > 0.0 {
+                self.value_max[feature] = self.value_max[feature].max(x);
+            } else {
+                self.value_min[feature] = self.value_min[feature].min(x);
+            }
         }
         self.squared_norm_max = self.squared_norm_max.max(row.squared_norm());
     }
@@ -126,6 +130,11 @@ impl FixedPoint {
         self.value_factors.len()
     }
 
+    /// Values of a feature times this are quantised by rounding.
+    pub(super) fn value_factor(&self, feature: usize) -> f64 {
+        self.value_factors[feature]
+    }
+
     pub fn quantise_value(&self, feature: usize, x: f64) -> i64 {
         rounded(x * self.value_factors[feature])
     }
@@ -172,22 +181,6 @@ impl FixedPoint {
     pub fn inertia(&self, sum: i128) -> f64 {
         sum as f64 / self.distance_factor / crate::matrix::WEIGHT_ONE as f64
     }
-}
-
-/// A number below 2⁵³ rounded to an integer, ties to even, as the first half times 2²⁶ plus the second. What is left after the
-/// first half is exact, and that half is even, so ties are rounded as those of the whole.
-#[inline(always)]
-fn halves(whole: f64) -> [f64; 2] {
-    const UNIT: f64 = (1_u64 << HALF_BITS) as f64;
-    let upper = (whole * (1.0 / UNIT) + ROUND) - ROUND;
-    [upper, (whole - upper * UNIT + ROUND) - ROUND]
-}
-
-/// The same as one integer: `f64::round_ties_even` is a call where the processor is not known to have an instruction for it.
-#[inline(always)]
-fn rounded(whole: f64) -> i64 {
-    let [upper, lower] = halves(whole);
-    ((upper as i64) << HALF_BITS) + lower as i64
 }
 
 /// 2^(52 − e) for the smallest e with `max ≤ 2^e`.

@@ -84,7 +84,7 @@ impl Run {
         let n_empty = state.lloyd().empty_clusters(&partial).len();
         let far = if n_empty > 0 { farthest_of(blocks, &self.table, n_empty) } else { vec![] };
         self.table.let_go();
-        state.advance(&partial, &far);
+        state.advance(partial, &far);
         let lloyd = state.lloyd();
         self.drift.add(lloyd.squared_shifts());
         self.table.update(lloyd.centroids(), lloyd.changed());
@@ -166,10 +166,10 @@ const SKIPPED_SHARE_MIN: f64 = 0.3;
 const PASSES_WITHOUT_BOUNDS: usize = 4;
 
 /// Where a row has fewer values times clusters, to look at its bounds costs as much as to score it.
-const SCORED_MIN: usize = 1_024;
+const SCORED_MIN: usize = 2_048;
 
 /// A value of a sparse row takes as long as so many of a dense one.
-const SPARSE_VALUE: usize = 4;
+const SPARSE_VALUE: usize = 8;
 
 /// Whether bounds pay, by what they were seen to do.
 #[derive(Debug, Default)]

@@ -103,7 +103,7 @@ pub trait Iterating {
     fn lloyd(&self) -> &Lloyd;
 
     /// See [`Lloyd::advance`].
-    fn advance(&mut self, partial: &Partial, farthest: &[FarPoint]);
+    fn advance(&mut self, partial: Partial, farthest: &[FarPoint]);
 }
 
 impl Iterating for Lloyd {
@@ -111,7 +111,7 @@ impl Iterating for Lloyd {
         self
     }
 
-    fn advance(&mut self, partial: &Partial, farthest: &[FarPoint]) {
+    fn advance(&mut self, partial: Partial, farthest: &[FarPoint]) {
         Self::advance(self, partial, farthest);
     }
 }
@@ -281,8 +281,9 @@ impl Lloyd {
 
     /// Ends an iteration: `partial` is what all rows change when they are assigned to [`Self::centroids`], `farthest`
     /// as many rows as there are then [`Self::empty_clusters`] (fewer where there are not that many).
-    pub fn advance(&mut self, partial: &Partial, farthest: &[FarPoint]) -> &IterationStats {
-        let empty = self.empty_clusters(partial);
+    pub fn advance(&mut self, partial: Partial, farthest: &[FarPoint]) -> &IterationStats {
+        let empty = self.empty_clusters(&partial);
+        let Partial { changes, n_points, n_moved, .. } = partial;
         let relocations: Vec<Relocation<'_>> = empty
             .iter()
             .zip(farthest)
@@ -290,7 +291,7 @@ impl Lloyd {
             .map(|(&to, point)| Relocation { point, to })
             .collect();
         let before = self.centres_of(&relocations);
-        let mut shifts = self.take_means(partial);
+        let mut shifts = self.take_means(changes);
         // Around the centres before it is more, by the way from each to the mean of the rows.
         let inertia = self.inertia(|cluster| cluster.squared_norm - cluster.squared_way);
         self.relocate(&relocations, &before, &mut shifts);
@@ -303,8 +304,8 @@ impl Lloyd {
             inertia,
             squared_shift,
             n_empty: empty.len(),
-            n_points: partial.n_points,
-            n_moved: partial.n_moved,
+            n_points,
+            n_moved,
             weight,
         });
         // Labels that did not change give the same sums and so the same bits: no shift at all.
@@ -325,11 +326,11 @@ impl Lloyd {
     }
 
     /// Moves every centre to the mean of its rows and gives the square of each way.
-    fn take_means(&mut self, partial: &Partial) -> Vec<f64> {
+    fn take_means(&mut self, changes: Vec<ClusterSum>) -> Vec<f64> {
         let Self { params, scale, spread, centroids, clusters, .. } = self;
         let moved: Vec<(f64, Option<Changed>)> = clusters
             .par_iter_mut()
-            .zip(&partial.changes)
+            .zip(changes)
             .zip(centroids.par_centres_mut())
             .enumerate()
             .map(|(i, ((cluster, change), centre))| {
@@ -337,7 +338,7 @@ impl Lloyd {
                     cluster.squared_way = cluster.squared_gap;
                     return (0.0, None);
                 }
-                cluster.sum.merge(change);
+                cluster.sum.absorb(change);
                 cluster.take_mean(i, params.metric, scale, spread, centre)
             })
             .collect();
@@ -418,10 +419,10 @@ impl Cluster {
         let stays = metric == Metric::Cosine && length == 0.0;
         // A centre that was not made of these rows may have coordinates that their sum has not; of dense rows it has all.
         let own = if (self.is_foreign || stays) && spread.mean.is_empty() { non_zeros(centre) } else { vec![] };
-        let features = either(own, &self.sum);
+        let gone = without(own, self.sum.features());
         let (mut squared_shift, mut squared_norm, mut squared_way) = (0.0, 0.0, 0.0);
         let (mut squared_gap, mut centre_squared_norm) = (0.0, 0.0);
-        for &(feature, sum) in &features {
+        for (feature, sum) in gone.iter().map(|feature| (*feature as usize, 0)).chain(self.sum.iter()) {
             let mean = mean(feature, sum);
             let before = centre[feature];
             let moved = match metric {
@@ -447,7 +448,7 @@ impl Cluster {
         self.is_foreign = stays;
         (self.squared_norm, self.squared_way) = (squared_norm, squared_way);
         (self.squared_gap, self.centre_squared_norm) = (squared_gap, centre_squared_norm);
-        let features = Some(features.into_iter().map(|(feature, _)| feature as u32).collect());
+        let features = Some(either(gone, self.sum.features()));
         (squared_shift, Some(Changed { cluster, features }))
     }
 }
@@ -456,17 +457,23 @@ fn non_zeros(centre: &[f64]) -> Vec<u32> {
     (0..).zip(centre).filter(|(_, c)| **c != 0.0).map(|(feature, _)| feature).collect()
 }
 
-/// The features of either, ascending, with their sums.
-fn either(own: Vec<u32>, sum: &ClusterSum) -> Vec<(usize, i128)> {
-    let mut all: Vec<(usize, i128)> = Vec::with_capacity(own.len() + sum.features().len());
-    let mut own = own.into_iter().map(|feature| feature as usize).peekable();
-    for (feature, sum) in sum.iter() {
-        while let Some(before) = own.next_if(|own| *own < feature) {
-            all.push((before, 0));
-        }
-        own.next_if(|own| *own == feature);
-        all.push((feature, sum));
+/// Those of the first that are not among the others; both ascend.
+fn without(mut features: Vec<u32>, others: &[u32]) -> Vec<u32> {
+    let mut others = others.iter().peekable();
+    features.retain(|feature| {
+        while others.next_if(|other| *other < feature).is_some() {}
+        others.next_if_eq(&feature).is_none()
+    });
+    features
+}
+
+/// Those of both, none of which is in the other; all ascend.
+fn either(mut features: Vec<u32>, others: &[u32]) -> Vec<u32> {
+    let is_merged = features.is_empty() || others.is_empty();
+    features.extend(others);
+    if !is_merged {
+        // Two ascending runs.
+        features.sort();
     }
-    all.extend(own.map(|feature| (feature, 0)));
-    all
+    features
 }

@@ -1,8 +1,11 @@
 //! What one part of the data contributes to an iteration. Merging is exact, so any grouping gives the same bits.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rayon::prelude::*;
 
 use super::sums::DenseSum;
+use super::wide::prefetch;
 use super::{ClusterSum, FixedPoint, Move, NO_CLUSTER, SumScratch};
 use crate::matrix::{Density, Points, Rows};
 
@@ -53,9 +56,12 @@ const IN_ORDER_MAX: usize = 1 << 16;
 /// Moves that are worth sums of their own.
 const MOVES_MIN: usize = 1 << 10;
 
-/// The moves of a cluster that are summed up at once are a part of all, and not fewer than this: each part is put in order.
-const PARTS_PER_THREAD: usize = 4;
-const PART_MOVES_MIN: usize = 1 << 12;
+/// The entries that a thread takes at once are a part of all, and not fewer than this.
+const PARTS_PER_THREAD: usize = 2;
+const PART_ENTRIES_MIN: usize = 1 << 10;
+
+/// Rows of a cluster lie here and there: they are fetched so many before their turn.
+const ROWS_AHEAD: usize = 4;
 
 /// Goes through the rows once, in the order they are stored in, with the sums of all clusters at hand.
 fn in_order_of_rows(points: &Points, moves: &[Move], n_clusters: usize, scale: &FixedPoint) -> Vec<ClusterSum> {
@@ -77,25 +83,46 @@ fn in_order_of_rows(points: &Points, moves: &[Move], n_clusters: usize, scale: &
     moves.par_chunks(length).map(part).reduce(|| vec![ClusterSum::default(); n_clusters], add)
 }
 
-/// Goes through the rows of one cluster after the other; those of a large one are several parts, so that no thread waits
-/// for another.
+/// Goes through the rows of one cluster after the other. Each thread takes the next part of all entries when it is done
+/// with one, and keeps its scratch; a cluster that lies in several parts has several sums.
 fn cluster_by_cluster(points: &Points, moves: &[Move], n_clusters: usize, scale: &FixedPoint) -> Vec<ClusterSum> {
     let (starts, entries) = by_cluster(points, moves, n_clusters);
-    let density = points.rows.density();
-    let part_moves = (moves.len() / (PARTS_PER_THREAD * rayon::current_num_threads())).max(PART_MOVES_MIN);
-    let parts_of = |cluster: usize| {
-        let rows = &entries[starts[cluster]..starts[cluster + 1]];
-        rows.chunks(part_moves).map(move |part| (cluster, part))
+    let n_threads = rayon::current_num_threads();
+    let part_length = entries.len().div_ceil(PARTS_PER_THREAD * n_threads).max(PART_ENTRIES_MIN);
+    let parts: Vec<usize> = (0..entries.len()).step_by(part_length).collect();
+    let next = AtomicUsize::new(0);
+    let of_thread = |_| {
+        let (mut scratch, mut sums) = (SumScratch::default(), vec![]);
+        while let Some(&start) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let end = entries.len().min(start + part_length);
+            let first = starts.partition_point(|of| *of <= start) - 1;
+            for cluster in (first..n_clusters).take_while(|cluster| starts[*cluster] < end) {
+                let range = start.max(starts[cluster])..end.min(starts[cluster + 1]);
+                if !range.is_empty() {
+                    sums.push((cluster, sum_of(points, &entries[range], scale, &mut scratch)));
+                }
+            }
+        }
+        sums
     };
-    let parts: Vec<_> = (0..n_clusters).flat_map(parts_of).collect();
-    let sum = |scratch: &mut SumScratch, (cluster, rows): (usize, &[(u32, i64)])| {
-        let rows = rows.iter().map(|&(row, weight)| (points.rows.row(row as usize), weight));
-        (cluster, ClusterSum::of_rows(scale, density, rows, scratch))
-    };
-    let sums: Vec<_> = parts.into_par_iter().map_init(SumScratch::default, sum).collect();
-    let mut changes = vec![ClusterSum::default(); n_clusters];
-    sums.into_iter().for_each(|(cluster, sum)| changes[cluster].absorb(sum));
-    changes
+    let threads = (0..n_threads.min(parts.len())).into_par_iter().with_max_len(1);
+    let sums: Vec<(usize, ClusterSum)> = threads.flat_map_iter(of_thread).collect();
+    let mut of_clusters: Vec<Vec<ClusterSum>> = vec![vec![]; n_clusters];
+    sums.into_iter().for_each(|(cluster, sum)| of_clusters[cluster].push(sum));
+    of_clusters.into_par_iter().map(ClusterSum::total).collect()
+}
+
+/// Of rows, each with its weight.
+fn sum_of(points: &Points, entries: &[(u32, i64)], scale: &FixedPoint, scratch: &mut SumScratch) -> ClusterSum {
+    let rows = entries.iter().enumerate().map(|(i, &(row, weight))| {
+        if let Some((ahead, _)) = entries.get(i + ROWS_AHEAD) {
+            let ahead = points.rows.row(*ahead as usize);
+            prefetch(ahead.indices);
+            prefetch(ahead.values);
+        }
+        (points.rows.row(row as usize), weight)
+    });
+    ClusterSum::of_rows(scale, points.rows.density(), rows, scratch)
 }
 
 /// The clusters that a row comes to and leaves, with a sign.

@@ -3,6 +3,7 @@
 
 use super::FixedPoint;
 use super::fixed_point::HALVES_ROWS_MAX;
+use super::wide::rounded;
 use crate::matrix::{Density, Row};
 
 /// Quantised Σ w·x over some rows and their Σ w; both are negative where rows left.
@@ -62,6 +63,10 @@ impl ClusterSum {
             self.sums.iter_mut().zip(&other.sums).for_each(|(sum, x)| *sum += x);
             return;
         }
+        if let Some(places) = places_among(&other.features, &self.features) {
+            places.into_iter().zip(&other.sums).for_each(|(place, x)| self.sums[place] += x);
+            return;
+        }
         let before = std::mem::take(self);
         self.weight = before.weight;
         let (mut ours, mut theirs) = (before.iter().filter(|(_, sum)| *sum != 0).peekable(), other.iter().peekable());
@@ -88,6 +93,13 @@ impl ClusterSum {
         }
     }
 
+    /// What some sums add up to.
+    pub(super) fn total(sums: Vec<Self>) -> Self {
+        let mut total = Self::default();
+        sums.into_iter().for_each(|sum| total.absorb(sum));
+        total
+    }
+
     /// The sum over rows, each with its weight, in weight units.
     pub fn of_rows<'a>(
         scale: &FixedPoint,
@@ -106,26 +118,26 @@ impl ClusterSum {
         rows: impl IntoIterator<Item = (Row<'a>, i64)>,
         scratch: &mut SumScratch,
     ) -> Self {
-        scratch.0.resize(scale.n_features(), 0);
+        let slots = scratch.of(scale);
         let (mut weight, mut features) = (0, vec![]);
         for (row, row_weight) in rows {
             weight += row_weight;
             for (&feature, &x) in row.indices.iter().zip(row.values) {
-                let sum = &mut scratch.0[feature as usize];
+                let slot = &mut slots[feature as usize];
                 // Once more where it has come back to zero.
-                if *sum == 0 {
+                if slot.sum == 0 {
                     features.push(feature);
                 }
-                *sum += i128::from(scale.quantise_value(feature as usize, x)) * i128::from(row_weight);
+                slot.sum += i128::from(rounded(x * slot.factor)) * i128::from(row_weight);
             }
         }
-        if features.len() * SCANNED_PER_SORTED > scratch.0.len() {
-            features = (0..).zip(&scratch.0).filter(|(_, sum)| **sum != 0).map(|(feature, _)| feature).collect();
+        if features.len() * SCANNED_PER_SORTED > slots.len() {
+            features = (0..).zip(&*slots).filter(|(_, slot)| slot.sum != 0).map(|(feature, _)| feature).collect();
         } else {
             features.sort_unstable();
             features.dedup();
         }
-        let sums = features.iter().map(|feature| std::mem::take(&mut scratch.0[*feature as usize])).collect();
+        let sums = features.iter().map(|feature| std::mem::take(&mut slots[*feature as usize].sum)).collect();
         Self { weight, features, sums }
     }
 
@@ -135,6 +147,22 @@ impl ClusterSum {
         sum.finish()
     }
 }
+
+/// Where features are among others, if these are many more and have all of them; both ascend.
+fn places_among(features: &[u32], others: &[u32]) -> Option<Vec<usize>> {
+    if features.len() * FEWER > others.len() {
+        return None;
+    }
+    let mut start = 0;
+    let place = |feature| {
+        start += others[start..].partition_point(|other| other < feature);
+        (others.get(start) == Some(feature)).then_some(start)
+    };
+    features.iter().map(place).collect()
+}
+
+/// So many times fewer features are looked up among others, and not gone through beside them.
+const FEWER: usize = 8;
 
 /// A sum of dense rows under way. Rows that follow each other with one weight, whatever its sign, are added up as numbers of
 /// 53 bits in two halves, whose sums in `f64` are exact, and which vectorise; the weight is multiplied once for all.
@@ -182,9 +210,27 @@ impl DenseSum {
     }
 }
 
-/// The sums of one thread, by feature; zero between uses.
+/// The sums of one thread, by feature; zero between uses, all of which are in one scale.
 #[derive(Debug, Default)]
-pub struct SumScratch(Vec<i128>);
+pub struct SumScratch(Vec<Slot>);
+
+/// A sum beside the factor of its values, in one cache line: features come in any order.
+#[derive(Debug)]
+#[repr(align(32))]
+struct Slot {
+    sum: i128,
+    factor: f64,
+}
+
+impl SumScratch {
+    fn of(&mut self, scale: &FixedPoint) -> &mut [Slot] {
+        if self.0.len() != scale.n_features() {
+            let slot = |feature| Slot { sum: 0, factor: scale.value_factor(feature) };
+            self.0 = (0..scale.n_features()).map(slot).collect();
+        }
+        &mut self.0
+    }
+}
 
 /// So many features are looked at in the time in which one is sorted.
 const SCANNED_PER_SORTED: usize = 16;

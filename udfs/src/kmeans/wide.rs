@@ -6,8 +6,32 @@
 use super::fixed_point::{HALF_BITS, ROUND};
 use super::kernel::{INSTRUCTION_SET, InstructionSet};
 
+const LINE_BYTES: usize = 64;
+
 /// Sums of squares are taken in so many parts, each over every so many-th value: one sum alone would wait for itself.
 const PARTS: usize = 16;
+
+/// A number below 2⁵³ rounded to an integer, ties to even.
+#[inline(always)]
+pub(super) fn rounded(whole: f64) -> i64 {
+    // `f64::round_ties_even` is a call on processors that are not known to have more than SSE2.
+    // SAFETY: SSE2 is a part of x86-64.
+    #[cfg(target_arch = "x86_64")]
+    return unsafe { std::arch::x86_64::_mm_cvtsd_si64(std::arch::x86_64::_mm_set_sd(whole)) };
+    #[cfg(not(target_arch = "x86_64"))]
+    return whole.round_ties_even() as i64;
+}
+
+/// Has these values brought to the cache, while others are worked on.
+#[inline(always)]
+pub(super) fn prefetch<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(LINE_BYTES / size_of::<T>()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: to prefetch reads nothing, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+}
 
 /// A function that is compiled for every instruction set.
 macro_rules! widened {

@@ -209,7 +209,7 @@ impl Iterating for Sweep {
         &self.lloyd
     }
 
-    fn advance(&mut self, partial: &Partial, farthest: &[FarPoint]) {
+    fn advance(&mut self, partial: Partial, farthest: &[FarPoint]) {
         self.lloyd.advance(partial, farthest);
         self.take_changes();
     }

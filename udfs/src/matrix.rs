@@ -3,6 +3,7 @@
 //! Text gives sparse rows, which leave their zeros out. Numbers give dense rows, which hold every feature. Both have
 //! one form, so text and numbers share one path; only the arithmetic of distances differs ([`crate::kmeans`]).
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
@@ -16,6 +17,9 @@ pub const TOTAL_WEIGHT_MAX: u64 = i64::MAX as u64 / WEIGHT_ONE;
 
 /// Features are indexed by `u32`; this bounds `max_features` and the width of a dense row.
 pub const FEATURES_MAX: usize = 1 << 24;
+
+/// Rows that one thread gathers at once.
+const GATHERED_AT_ONCE: usize = 2_048;
 
 /// A weight in units of [`WEIGHT_ONE`]⁻¹, rounded to the nearest unit.
 ///
@@ -179,17 +183,26 @@ impl Rows {
 
     /// Some of the rows, in this order.
     pub fn gather(&self, rows: &[u32]) -> Self {
-        let n_values = rows.iter().map(|&row| self.row(row as usize).values.len()).sum();
-        let mut gathered = Self {
-            n_features: self.n_features,
-            density: self.density,
-            offsets: Vec::with_capacity(rows.len() + 1),
-            indices: Vec::with_capacity(n_values),
-            values: Vec::with_capacity(n_values),
+        let part = |rows: &[u32]| {
+            let mut part = Self::new(self.density, self.n_features);
+            rows.iter().for_each(|&row| part.push_row(self.row(row as usize)));
+            part
         };
-        gathered.offsets.push(0);
-        rows.iter().for_each(|&row| gathered.push_row(self.row(row as usize)));
-        gathered
+        let parts: Vec<Self> = rows.par_chunks(GATHERED_AT_ONCE).map(part).collect();
+        let mut all = Self::new(self.density, self.n_features);
+        let n_values = parts.iter().map(|part| part.values.len()).sum();
+        (all.offsets.reserve(rows.len()), all.indices.reserve(n_values), all.values.reserve(n_values));
+        parts.iter().for_each(|part| all.append(part));
+        all
+    }
+
+    /// Appends rows of a matrix of the same kind.
+    pub fn append(&mut self, other: &Self) {
+        assert_eq!((self.density, self.n_features), (other.density, other.n_features));
+        let base = self.indices.len();
+        self.offsets.extend(other.offsets[1..].iter().map(|offset| base + offset));
+        self.indices.extend_from_slice(&other.indices);
+        self.values.extend_from_slice(&other.values);
     }
 
     /// Appends a row of a matrix of the same kind.
@@ -263,11 +276,7 @@ impl Points {
 
     /// Adds the rows of `other`, which has the same features.
     pub fn append(&mut self, other: &Self) {
-        assert_eq!((self.rows.density, self.rows.n_features), (other.rows.density, other.rows.n_features));
-        let base = self.rows.indices.len();
-        self.rows.offsets.extend(other.rows.offsets[1..].iter().map(|offset| base + offset));
-        self.rows.indices.extend_from_slice(&other.rows.indices);
-        self.rows.values.extend_from_slice(&other.rows.values);
+        self.rows.append(&other.rows);
         self.weights.extend_from_slice(&other.weights);
     }
 }

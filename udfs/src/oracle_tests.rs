@@ -178,7 +178,7 @@ fn compare_with_scikit_learn(i: usize, case: &Value, density: Density) {
     let labels = kmeans::assignments(distinct, &table, &GO_ON).unwrap();
     let expected: Vec<usize> = numbers(&case["labels"]).iter().map(|label| *label as usize).collect();
     assert_eq!(labels.iter().map(|found| found.cluster).collect::<Vec<_>>(), expected, "case {i}");
-    for (ours, theirs) in lloyd.centroids().values().iter().zip(matrix(&case["centres"]).concat()) {
+    for (ours, theirs) in lloyd.centroids().values().zip(matrix(&case["centres"]).concat()) {
         let tolerance = 1e-9 + 1e-15 * theirs.abs();
         assert!((ours - theirs).abs() < tolerance, "case {i}: {ours} {theirs}");
     }

@@ -136,7 +136,7 @@ impl ModelFiles {
             sha.update(format!("{name}={value}\n"));
         }
         sha.update((self.centroids.n_features() as u64).to_le_bytes());
-        self.centroids.values().iter().for_each(|value| sha.update(value.to_bits().to_le_bytes()));
+        self.centroids.values().for_each(|value| sha.update(value.to_bits().to_le_bytes()));
         for cluster in &self.clusters {
             sha.update(cluster.cluster.to_le_bytes());
             sha.update(cluster.size.to_bits().to_le_bytes());
@@ -154,7 +154,7 @@ impl ModelFiles {
 
 fn encode_centroids(centroids: &Centroids) -> Result<Bytes> {
     let item = Arc::new(Field::new_list_field(DataType::Float64, false));
-    let values = Arc::new(Float64Array::from(centroids.values().to_vec()));
+    let values = Arc::new(Float64Array::from_iter_values(centroids.values()));
     let lists = FixedSizeListArray::try_new(item, centroids.n_features() as i32, values, None)?;
     let schema = Schema::new(vec![Field::new("centroid", lists.data_type().clone(), false)]);
     write_ipc(&RecordBatch::try_new(Arc::new(schema), vec![Arc::new(lists) as ArrayRef])?)

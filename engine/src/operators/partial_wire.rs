@@ -318,7 +318,7 @@ mod tests {
         let centroids = Centroids::try_new(5, [sparse, [0.5, -1.0, 3.0, -0.0, 1.0]].concat()).unwrap();
         let centroid_bytes = encode_centroids(&centroids);
         let back = decode_centroids(&centroid_bytes).unwrap();
-        let bits = |centroids: &Centroids| centroids.values().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        let bits = |centroids: &Centroids| centroids.values().map(f64::to_bits).collect::<Vec<_>>();
         assert_eq!(bits(&back), bits(&centroids));
 
         let (mut sparse, mut dense) = (Rows::new(Density::Sparse, 4), Rows::new(Density::Dense, 4));

@@ -7,16 +7,16 @@ use rayon::prelude::*;
 use crate::matrix::Row;
 use crate::{Result, input_err};
 
-/// Centres, row-major: `(n_clusters, n_features)`. They are large: copies share them until one is written to.
+/// Centres, `(n_clusters, n_features)`. They are large: copies share each until it is written to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Centroids {
     n_features: usize,
-    values: Arc<Vec<f64>>,
+    centres: Vec<Arc<Vec<f64>>>,
 }
 
 impl Centroids {
     pub fn zeros(n_clusters: usize, n_features: usize) -> Self {
-        Self { n_features, values: Arc::new(vec![0.0; n_clusters * n_features]) }
+        Self::of(n_features, vec![vec![0.0; n_features]; n_clusters])
     }
 
     /// # Errors
@@ -28,43 +28,41 @@ impl Centroids {
         if values.iter().any(|x| !x.is_finite()) {
             return input_err!("a centre has a coordinate that is not finite");
         }
-        Ok(Self { n_features, values: Arc::new(values) })
+        Ok(Self::of(n_features, values.chunks(n_features).map(<[f64]>::to_vec)))
     }
 
     /// Dense centres of sparse rows.
     pub fn from_rows<'a>(n_features: usize, rows: impl IntoIterator<Item = Row<'a>>) -> Self {
-        let mut values = vec![];
-        for row in rows {
-            let start = values.len();
-            values.resize(start + n_features, 0.0);
-            for (feature, x) in row.iter() {
-                values[start + feature] = x;
-            }
-        }
-        Self { n_features, values: Arc::new(values) }
+        let centre = |row: Row<'_>| {
+            let mut values = vec![0.0; n_features];
+            row.iter().for_each(|(feature, x)| values[feature] = x);
+            values
+        };
+        Self::of(n_features, rows.into_iter().map(centre))
+    }
+
+    fn of(n_features: usize, centres: impl IntoIterator<Item = Vec<f64>>) -> Self {
+        Self { n_features, centres: centres.into_iter().map(Arc::new).collect() }
     }
 
     /// No centres, and a reference less to those that there were.
     pub(super) fn let_go(&mut self) {
-        self.values = Arc::default();
+        self.centres.clear();
     }
 
     /// The last centre takes the place of this one.
     pub(super) fn swap_remove(&mut self, cluster: usize) {
-        let last = self.n_clusters() - 1;
-        let values = Arc::make_mut(&mut self.values);
-        values.copy_within(last * self.n_features.., cluster * self.n_features);
-        values.truncate(last * self.n_features);
+        self.centres.swap_remove(cluster);
     }
 
     /// These and one more.
     pub fn with(&self, row: Row<'_>) -> Self {
         let one = Self::from_rows(self.n_features, [row]);
-        Self { n_features: self.n_features, values: Arc::new([&self.values[..], &one.values[..]].concat()) }
+        Self { n_features: self.n_features, centres: [&self.centres[..], &one.centres].concat() }
     }
 
     pub fn n_clusters(&self) -> usize {
-        self.values.len() / self.n_features
+        self.centres.len()
     }
 
     pub fn n_features(&self) -> usize {
@@ -72,32 +70,19 @@ impl Centroids {
     }
 
     pub fn centre(&self, cluster: usize) -> &[f64] {
-        &self.values[cluster * self.n_features..(cluster + 1) * self.n_features]
+        &self.centres[cluster]
     }
 
-    pub(super) fn centre_mut(&mut self, cluster: usize) -> &mut [f64] {
-        &mut Arc::make_mut(&mut self.values)[cluster * self.n_features..(cluster + 1) * self.n_features]
+    pub(super) fn centre_mut(&mut self, cluster: usize) -> &mut Arc<Vec<f64>> {
+        &mut self.centres[cluster]
     }
 
-    pub(super) fn par_centres_mut(&mut self) -> impl IndexedParallelIterator<Item = &mut [f64]> {
-        if Arc::get_mut(&mut self.values).is_none() {
-            self.values = Arc::new(copy_of(&self.values));
-        }
-        Arc::make_mut(&mut self.values).par_chunks_mut(self.n_features)
+    pub(super) fn par_centres_mut(&mut self) -> impl IndexedParallelIterator<Item = &mut Arc<Vec<f64>>> {
+        self.centres.par_iter_mut()
     }
 
-    pub fn values(&self) -> &[f64] {
-        &self.values
+    /// Of all centres, one after the other.
+    pub fn values(&self) -> impl Iterator<Item = f64> {
+        self.centres.iter().flat_map(|centre| centre.iter().copied())
     }
-}
-
-/// On all threads, without touching memory where there are zeros only: that of fresh zeros costs nothing until it is touched,
-/// and centres of texts have many.
-fn copy_of(values: &[f64]) -> Vec<f64> {
-    /// Values of a page of memory.
-    const PAGE: usize = 4096 / size_of::<f64>();
-    let mut copy = vec![0.0; values.len()];
-    let pages = copy.par_chunks_mut(PAGE).with_min_len(PAGE).zip(values.par_chunks(PAGE));
-    pages.filter(|(_, from)| from.iter().any(|x| x.to_bits() != 0)).for_each(|(to, from)| to.copy_from_slice(from));
-    copy
 }

@@ -142,30 +142,55 @@ fn is_worth_it(hashes: &[u64]) -> bool {
     n > 0 && sample.len() as f64 <= DISTINCT_SHARE_MAX * n as f64
 }
 
-/// For each row the number of the distinct row that it is, and for each distinct row the first row that is equal to it:
-/// a hash table with linear probing, as rows are not to be copied to be looked up. None where hashes tell them apart badly.
+/// For each row the number of the distinct row that it is, and for each distinct row the first row that is equal to it.
+/// None where hashes tell them apart badly.
 fn first_equal(rows: &Rows, hashes: &[u64]) -> Option<(Vec<u32>, Vec<u32>)> {
-    const NONE: u32 = u32::MAX;
-    let mask = (2 * hashes.len()).next_power_of_two() - 1;
-    let mut slots = vec![NONE; mask + 1];
-    let mut first: Vec<u32> = vec![];
-    let number_of = |(row, &hash): (usize, &u64)| {
-        // The lowest bits choose the sample.
-        let start = (hash >> 8) as usize;
-        for at in (start..start + PROBES_MAX).map(|at| at & mask) {
-            let Some(&known) = first.get(slots[at] as usize) else {
-                slots[at] = first.len() as u32;
-                first.push(row as u32);
-                return Some(slots[at]);
-            };
-            if hashes[known as usize] == hash && is_equal(rows, known as usize, row) {
-                return Some(slots[at]);
-            }
-        }
-        None
-    };
-    let of_row = hashes.iter().enumerate().map(number_of).collect::<Option<_>>()?;
+    let shards: Vec<Shard> =
+        (0..SHARDS).into_par_iter().map(|shard| Shard::new(rows, hashes, shard)).collect::<Option<_>>()?;
+    let (mut of_row, mut first) = (vec![0; hashes.len()], vec![]);
+    for shard in shards {
+        let start = first.len() as u32;
+        shard.rows.iter().for_each(|&(row, number)| of_row[row as usize] = start + number);
+        first.extend(shard.first);
+    }
     Some((of_row, first))
+}
+
+/// Rows are looked up in so many parts by their hashes: as many threads do so at once.
+const SHARDS: u64 = 4;
+
+/// The rows of a part, each with the number of the distinct row that it is there, and the first row of each of these.
+struct Shard {
+    rows: Vec<(u32, u32)>,
+    first: Vec<u32>,
+}
+
+impl Shard {
+    /// A hash table with linear probing, as rows are not to be copied to be looked up.
+    fn new(rows: &Rows, hashes: &[u64], shard: u64) -> Option<Self> {
+        const NONE: u32 = u32::MAX;
+        // The lowest bits choose the sample.
+        let own = || (0..).zip(hashes).filter(|(_, hash)| (*hash >> 8) % SHARDS == shard);
+        let mask = (2 * own().count()).next_power_of_two() - 1;
+        let mut slots = vec![NONE; mask + 1];
+        let mut first: Vec<u32> = vec![];
+        let number_of = |(row, &hash): (u32, &u64)| {
+            let start = (hash >> 16) as usize;
+            for at in (start..start + PROBES_MAX).map(|at| at & mask) {
+                let Some(&known) = first.get(slots[at] as usize) else {
+                    slots[at] = first.len() as u32;
+                    first.push(row);
+                    return Some((row, slots[at]));
+                };
+                if hashes[known as usize] == hash && is_equal(rows, known as usize, row as usize) {
+                    return Some((row, slots[at]));
+                }
+            }
+            None
+        };
+        let numbered = own().map(number_of).collect::<Option<_>>()?;
+        Some(Self { rows: numbered, first })
+    }
 }
 
 fn is_equal(rows: &Rows, a: usize, b: usize) -> bool {

@@ -72,7 +72,8 @@ struct Run {
 impl Run {
     fn new(lloyd: &Lloyd, frame: Frame) -> Self {
         let drift = Drift::new(lloyd.centroids().n_clusters(), &frame);
-        Self { table: CentroidTable::new(lloyd.centroids().clone(), frame), drift, skipping: Skipping::default() }
+        let table = CentroidTable::of_changed(lloyd.centroids().clone(), frame, lloyd.changed());
+        Self { table, drift, skipping: Skipping::default() }
     }
 
     /// One iteration.

@@ -2,6 +2,7 @@
 //! changed and gets the next centres. Both ways therefore take the same steps.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -157,6 +158,8 @@ struct Cluster {
     centre_squared_norm: f64,
     /// Its centre was not made of its rows: it was chosen at the start, or by a relocation, or stayed.
     is_foreign: bool,
+    /// The features of such a centre, where they are known.
+    own: Option<Vec<u32>>,
 }
 
 /// The state of one run.
@@ -179,15 +182,21 @@ pub struct Lloyd {
 impl Lloyd {
     pub fn new(params: LloydParams, scale: FixedPoint, spread: Spread, init: Centroids) -> Self {
         assert_eq!(scale.n_features(), init.n_features());
-        let clusters = vec![Cluster::empty(); init.n_clusters()];
         let done = params.max_iter == 0;
+        let non_zeros = |cluster| match spread.mean.is_empty() {
+            true => Changed::non_zeros_of(cluster, init.centre(cluster)),
+            false => Changed::all_of(cluster),
+        };
+        let changed: Vec<Changed> = (0..init.n_clusters()).into_par_iter().map(non_zeros).collect();
+        let cluster = |changed: &Changed| Cluster { own: changed.features.clone(), ..Cluster::empty() };
+        let clusters = changed.iter().map(cluster).collect();
         Self {
             params,
             scale,
             spread,
             centroids: init,
             clusters,
-            changed: vec![],
+            changed,
             squared_shifts: vec![],
             history: vec![],
             n_before: 0,
@@ -251,7 +260,7 @@ impl Lloyd {
         &self.centroids
     }
 
-    /// The centres that the last iteration moved.
+    /// The centres that the last iteration moved, before the first one all.
     pub fn changed(&self) -> &[Changed] {
         &self.changed
     }
@@ -367,7 +376,7 @@ impl Lloyd {
             let centre = self.centroids.centre_mut(cluster);
             moved.take_mean(cluster, self.params.metric, &self.scale, &self.spread, centre);
             shifts[cluster] = centre.iter().zip(before).fold(0.0, |sum, (a, b)| sum + (a - b) * (a - b));
-            self.clusters[cluster].is_foreign = true;
+            (self.clusters[cluster].is_foreign, self.clusters[cluster].own) = (true, None);
             self.changed.retain(|changed| changed.cluster != cluster);
             self.changed.push(Changed::all_of(cluster));
         }
@@ -389,6 +398,7 @@ impl Cluster {
             squared_gap: 0.0,
             centre_squared_norm: 0.0,
             is_foreign: true,
+            own: None,
         }
     }
 
@@ -400,10 +410,10 @@ impl Cluster {
         metric: Metric,
         scale: &FixedPoint,
         spread: &Spread,
-        centre: &mut [f64],
+        centre: &mut Arc<Vec<f64>>,
     ) -> (f64, Option<Changed>) {
         let Ok(weight @ 1..) = u64::try_from(self.sum.weight) else {
-            *self = Self { sum: std::mem::take(&mut self.sum), ..Self::empty() };
+            *self = Self { sum: std::mem::take(&mut self.sum), own: self.own.take(), ..Self::empty() };
             return (0.0, None);
         };
         let mean = |feature: usize, sum: i128| if sum == 0 { 0.0 } else { scale.mean(feature, sum, weight) };
@@ -418,13 +428,21 @@ impl Cluster {
         // Rows of zeros alone have no direction: where angles count, their centre stays.
         let stays = metric == Metric::Cosine && length == 0.0;
         // A centre that was not made of these rows may have coordinates that their sum has not; of dense rows it has all.
-        let own = if (self.is_foreign || stays) && spread.mean.is_empty() { non_zeros(centre) } else { vec![] };
+        let is_foreign = self.is_foreign || stays;
+        let own = match self.own.take() {
+            Some(own) => own,
+            None if is_foreign && spread.mean.is_empty() => non_zeros(centre),
+            None => vec![],
+        };
         let gone = without(own, self.sum.features());
+        // Of a foreign centre nothing stays, so that it need not be copied where others share it.
+        let from = is_foreign.then(|| std::mem::replace(centre, Arc::new(vec![0.0; scale.n_features()])));
+        let centre = Arc::make_mut(centre);
         let (mut squared_shift, mut squared_norm, mut squared_way) = (0.0, 0.0, 0.0);
         let (mut squared_gap, mut centre_squared_norm) = (0.0, 0.0);
         for (feature, sum) in gone.iter().map(|feature| (*feature as usize, 0)).chain(self.sum.iter()) {
             let mean = mean(feature, sum);
-            let before = centre[feature];
+            let before = from.as_ref().map_or(centre[feature], |from| from[feature]);
             let moved = match metric {
                 Metric::Euclidean => mean,
                 Metric::Cosine if stays => before,

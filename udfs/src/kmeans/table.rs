@@ -75,12 +75,17 @@ pub struct Scratch {
 
 impl CentroidTable {
     pub fn new(centroids: Centroids, frame: Frame) -> Self {
+        let clusters = (0..centroids.n_clusters()).into_par_iter();
+        let changed: Vec<Changed> = clusters.map(|cluster| all_of(&frame, &centroids, cluster)).collect();
+        Self::of_changed(centroids, frame, &changed)
+    }
+
+    /// The same where it is known what there is to write.
+    pub(super) fn of_changed(centroids: Centroids, frame: Frame, changed: &[Changed]) -> Self {
         let (k, d) = (centroids.n_clusters(), centroids.n_features());
-        let n_groups = k.div_ceil(LANES);
-        let groups = Groups::new(n_groups, d);
-        let changed: Vec<Changed> = (0..k).into_par_iter().map(|cluster| all_of(&frame, &centroids, cluster)).collect();
+        let groups = Groups::new(k.div_ceil(LANES), d);
         let mut table = Self { frame, centroids, squared_norms: vec![0.0; k], groups, moved: None, has_leapt: false };
-        table.fill(&changed);
+        table.fill(changed);
         table
     }
 
@@ -449,11 +454,19 @@ impl Moved {
     }
 }
 
+/// Columns that one thread zeroes at once.
+const ZEROED_AT_ONCE: usize = 4_096;
+
 impl Groups {
     fn new(n_groups: usize, n_features: usize) -> Self {
         Self {
             n_features,
-            columns: vec![[0.0; LANES]; n_groups * n_features],
+            // Large, and zeroed on all threads.
+            columns: (0..n_groups * n_features)
+                .into_par_iter()
+                .with_min_len(ZEROED_AT_ONCE)
+                .map(|_| [0.0; LANES])
+                .collect(),
             norms: vec![[f32::INFINITY; LANES]; n_groups],
             margin: (0.0, 0.0),
             coordinates_vanish: false,

@@ -74,7 +74,7 @@ impl SweepStep {
     pub fn centroids(&self) -> Centroids {
         let mut centroids = Centroids::zeros(self.centres.len(), self.n_features);
         for (cluster, values) in self.centres.iter().enumerate() {
-            let centre = centroids.centre_mut(cluster);
+            let centre = Arc::make_mut(centroids.centre_mut(cluster));
             values.iter().for_each(|&(feature, x)| centre[feature as usize] = x);
         }
         centroids

@@ -103,6 +103,7 @@ def write_rows(path, matrix):
 
 
 def covey(rows, centres, folder, iterations, repeat):
+    """Seconds of every repetition, labels, inertia, iterations, and the most memory of the process in MiB."""
     write(f"{folder}/centres.arrow", {"values": lists(np.arange(len(centres) + 1) * centres.shape[1],
                                                       centres.ravel().astype(np.float64))}, centres.shape[1])
     command = [BENCH, "lloyd", "--rows", rows, "--centres", f"{folder}/centres.arrow", "--out", f"{folder}/labels.arrow",
@@ -112,7 +113,7 @@ def covey(rows, centres, folder, iterations, repeat):
         sys.exit(done.stderr)
     told = json.loads(done.stdout)
     labels = pa.ipc.open_file(f"{folder}/labels.arrow").read_all()["label"].to_numpy()
-    return told["seconds"], labels, told["inertia"], told["iterations"]
+    return told["seconds"], labels, told["inertia"], told["iterations"], told["peak_kib"] / 1024
 
 
 def timed(repeat, run):
@@ -229,7 +230,7 @@ def compare(name, matrix, clusters, arguments, folder):
     write_rows(rows, matrix)
     for k in clusters:
         centres = starting_centres(matrix, k, arguments.start)
-        ours, labels, _, n_iter = covey(rows, centres, folder, arguments.iterations, arguments.repeat)
+        ours, labels, _, n_iter, _ = covey(rows, centres, folder, arguments.iterations, arguments.repeat)
         peers = {f"scikit-learn {kind}": (lambda kind=kind: scikit_learn(matrix, centres, kind, arguments.iterations, arguments.peer_repeat))
                  for kind in ("lloyd", "elkan")}
         if is_sparse:

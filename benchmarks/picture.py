@@ -30,3 +30,25 @@ def ratios(path, title, groups):
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def growth(path, title, panels):
+    """How two sides' milliseconds grow: `panels` has for each a name and rows of a value, Covey's and scikit-learn's."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.6), squeeze=False, layout="constrained")
+    for axis, (name, rows) in zip(axes[0], panels):
+        values, ours, theirs = zip(*rows)
+        axis.plot(values, theirs, "o-", color="#b5523b", label="scikit-learn, Lloyd")
+        axis.plot(values, ours, "o-", color="#2a7f62", label="Covey")
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xticks(values, [f"{value:,}" for value in values], fontsize=8)
+        axis.minorticks_off()
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.tick_params(axis="y", labelsize=8)
+        axis.set_title(name, fontsize=9, loc="left")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_ylabel("ms", fontsize=9)
+    axes[0, 0].legend(fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

@@ -51,7 +51,17 @@ pub fn run(args: &LloydArgs) -> Result<String, String> {
     }
     let Some(fit) = last else { return Err("nothing was repeated".into()) };
     write_labels(&args.out, &fit)?;
-    Ok(format!("{{\"seconds\": {seconds:?}, \"iterations\": {}, \"inertia\": {:?}}}", fit.n_iter, fit.inertia))
+    let peak = peak_kib().unwrap_or(0);
+    Ok(format!(
+        "{{\"seconds\": {seconds:?}, \"iterations\": {}, \"inertia\": {:?}, \"peak_kib\": {peak}}}",
+        fit.n_iter, fit.inertia
+    ))
+}
+
+/// The most memory that this process has held, where Linux tells it.
+fn peak_kib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()
 }
 
 struct Fit {

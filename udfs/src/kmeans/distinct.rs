@@ -168,22 +168,24 @@ struct Shard {
 impl Shard {
     /// A hash table with linear probing, as rows are not to be copied to be looked up.
     fn new(rows: &Rows, hashes: &[u64], shard: u64) -> Option<Self> {
-        const NONE: u32 = u32::MAX;
+        const NONE: u64 = u64::MAX;
         // The lowest bits choose the sample.
         let own = || (0..).zip(hashes).filter(|(_, hash)| (*hash >> 8) % SHARDS == shard);
         let mask = (2 * own().count()).next_power_of_two() - 1;
+        // The upper half of the hash, and the number: most rows that differ need not be looked at.
         let mut slots = vec![NONE; mask + 1];
         let mut first: Vec<u32> = vec![];
         let number_of = |(row, &hash): (u32, &u64)| {
             let start = (hash >> 16) as usize;
             for at in (start..start + PROBES_MAX).map(|at| at & mask) {
-                let Some(&known) = first.get(slots[at] as usize) else {
-                    slots[at] = first.len() as u32;
+                let number = slots[at] as u32;
+                if slots[at] == NONE {
+                    slots[at] = hash >> 32 << 32 | first.len() as u64;
                     first.push(row);
-                    return Some((row, slots[at]));
-                };
-                if hashes[known as usize] == hash && is_equal(rows, known as usize, row as usize) {
-                    return Some((row, slots[at]));
+                    return Some((row, slots[at] as u32));
+                }
+                if slots[at] >> 32 == hash >> 32 && is_equal(rows, first[number as usize] as usize, row as usize) {
+                    return Some((row, number));
                 }
             }
             None

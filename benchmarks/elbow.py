@@ -70,6 +70,7 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--k-max", type=int, default=200)
     parser.add_argument("--all-rows", action="store_true", help="time scikit-learn's fits of all rows too: minutes")
+    parser.add_argument("--picture", help="where a picture of both curves goes, as .svg or .png")
     arguments = parser.parse_args()
     ks = [k for k in KS if k <= arguments.k_max]
 
@@ -108,6 +109,10 @@ def main():
         median = float(np.median(found))
         mark = "" if ours[k] <= median else "   HIGHER"
         print(f"{k:5} {ours[k]:14.1f} {median:14.1f} {min(found):14.1f}   {ours[k] / median:.4f}{mark}")
+    if arguments.picture:
+        from picture import curve
+
+        curve(arguments.picture, f"Inertia of {len(cleaned):,} command lines", ours, ks, inertia)
 
 
 if __name__ == "__main__":

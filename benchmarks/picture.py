@@ -52,3 +52,20 @@ def growth(path, title, panels):
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def curve(path, title, ours, ks, theirs):
+    """Covey's inertia at every k, and all of scikit-learn's fits at some."""
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    axis.plot(list(ours), list(ours.values()), color="#2a7f62", label="Covey, one statement")
+    points = [(k, inertia) for k, found in zip(ks, theirs) for inertia in found]
+    axis.plot(*zip(*points), "x", color="#b5523b", markersize=5, label=f"scikit-learn, {len(theirs[0])} fits at each of these k")
+    axis.set_yscale("log")
+    axis.set_xlabel("clusters", fontsize=9)
+    axis.set_ylabel("inertia", fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.legend(fontsize=9, frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_title(title, fontsize=11)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

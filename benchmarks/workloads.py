@@ -152,6 +152,7 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--peer-runs", type=int, default=3)
     parser.add_argument("--spark", action="store_true", help="Spark as well; it needs Java 17")
+    parser.add_argument("--picture", help="where a picture of the ratios goes, as .svg or .png")
     arguments = parser.parse_args()
     lake = os.path.abspath(arguments.lake)
 
@@ -173,6 +174,7 @@ def main():
     theirs = [float(re.search(r"inertia (\S+)", text)[1]) for text in (plain_output, expert_output)]
     names = {"notebook": "PySpark + scikit-learn, after its start", "mllib": "Spark MLlib, after its start"}
     print(f"\n{'':42} {'first run':>10} {'median':>10} {'embedded':>9} {'cluster':>9} {'inertia':>14}")
+    bars = {"embedded cluster": [], "1 scheduler + 2 executors": []}
     for name, first, median, score in [
         ("covey run, embedded cluster", cold, covey, inertia),
         ("covey, 1 scheduler + 2 executors", cluster_cold, on_two, inertia),
@@ -181,6 +183,13 @@ def main():
         *((names[way], first, median, inertia_of(found, vectors)) for way, (first, median, found) in spark.items()),
     ]:
         print(f"{name:42} {first:9.2f}s {median:9.2f}s {median / covey:8.1f}x {median / on_two:8.1f}x {score:14.1f}")
+        if not name.startswith("covey"):
+            for panel, ours in zip(bars.values(), (covey, on_two)):
+                panel.append((name, median / ours))
+    if arguments.picture:
+        from picture import ratios
+
+        ratios(arguments.picture, "From Parquet to clusters: cleaned, TF-IDF, k-means", list(bars.items()))
     if arguments.truth and os.path.exists(arguments.truth) and "samples/processes" in lake:
         found = applications(arguments.truth, labels, counts)
         print(f"\n{len(found)} applications are the majority of a cluster of purity 0.8 or more: {' '.join(sorted(found))}")

@@ -101,12 +101,14 @@ fn panel<'a>(area: &Area<'a>, clusters: &[f64], curve: &Curve<'_>, chosen: Optio
     chart.draw_series(LineSeries::new(points.iter().copied(), curve.color.stroke_width(3)))?;
     let at = points.iter().filter(|(k, _)| chosen == Some(*k)).copied();
     chart.draw_series(at.clone().map(|point| Circle::new(point, 6, curve.color.filled())))?;
-    let style = |side| (FONT, 17).into_font().color(&INK).pos(Pos::new(side, VPos::Bottom));
+    let style = |side, above| (FONT, 17).into_font().color(&INK).pos(Pos::new(side, above));
+    let start = points.first().map_or(0.0, |(_, y)| *y);
     chart.draw_series(at.map(|(k, y)| {
-        // To the left where there is no room to the right.
-        let (side, away) =
-            if f64::from(k - first) > 0.8 * f64::from(last - first) { (HPos::Right, -10) } else { (HPos::Left, 10) };
-        EmptyElement::at((k, y)) + Text::new(format!("k = {k}: {}", short(y)), (away, -8), style(side))
+        // To the left where there is no room to the right, and there on the other side of the curve.
+        let is_left = f64::from(k - first) > 0.8 * f64::from(last - first);
+        let (side, away) = if is_left { (HPos::Right, -10) } else { (HPos::Left, 10) };
+        let (above, up) = if is_left && start > y { (VPos::Top, 8) } else { (VPos::Bottom, -8) };
+        EmptyElement::at((k, y)) + Text::new(format!("k = {k}: {}", short(y)), (away, up), style(side, above))
     }))?;
     Ok(())
 }

@@ -198,3 +198,8 @@ pub fn centroids_key(run: usize, iteration: usize) -> String {
 pub fn candidates_key(run: usize, round: usize) -> String {
     format!("candidates/{run}/{round}")
 }
+
+/// The key under which a fit publishes how far the centres of run `run` have moved before iteration `iteration`.
+pub fn drift_key(run: usize, iteration: usize) -> String {
+    format!("drift/{run}/{iteration}")
+}

@@ -98,6 +98,7 @@ impl View {
                 Field::new("distinct_rows_by_executor", DataType::Utf8, false),
                 Field::new("cache_hits", DataType::UInt64, false),
                 Field::new("cache_misses", DataType::UInt64, false),
+                Field::new("spared_rows", DataType::UInt64, false),
             ],
             Self::Examples { .. } => vec![
                 Field::new("cluster", DataType::UInt32, false),
@@ -192,6 +193,7 @@ fn iteration_rows(model: &Model) -> Vec<ArrayRef> {
         Arc::new(StringArray::from_iter_values(rows.iter().map(executors))),
         Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.work.cache_hits))),
         Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.work.cache_misses))),
+        Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.work.skipped))),
     ]
 }
 

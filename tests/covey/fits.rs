@@ -37,18 +37,24 @@ async fn strategies_and_clusters_give_the_same_bits() {
         [(1, 2, "local"), (1, 2, "distributed"), (3, 1, "distributed"), (3, 2, "local")]
     {
         let sandbox = sandbox_with_sample(executors, vcores).await;
-        // Nine runs are more than share a pass.
-        for init in ["", ", n_init 9, init 'random'", ", n_init 3, init 'k-means||'"] {
+        // Nine runs are more than share a pass, and bounds are kept of many clusters.
+        const MANY: &str = ", n_init 2, tol 0";
+        for init in ["", ", n_init 9, init 'random'", ", n_init 3, init 'k-means||'", MANY] {
             let options = format!(", strategy '{strategy}'{init}");
-            let statement = create_model("m", &options).replacen("CREATE", "CREATE OR REPLACE", 1);
+            let mut statement = create_model("m", &options).replacen("CREATE", "CREATE OR REPLACE", 1);
+            if init == MANY {
+                statement = statement.replacen("n_clusters 12", "n_clusters 90", 1);
+            }
             let made = cells(&sandbox.sql(&statement).await);
             let digest = made[0].last().unwrap().clone();
             let clusters = cells(&sandbox.sql("SELECT * FROM model_clusters('m') ORDER BY cluster").await);
             found.push((init, digest, [cells(&sandbox.sql(LABELS).await), clusters].concat()));
         }
+        let spared = cells(&sandbox.sql("SELECT sum(spared_rows) > 0 FROM model_iterations('m')").await);
+        assert_eq!(spared, [[(strategy == "distributed").to_string()]]);
     }
     for (i, (init, digest, labels)) in found.iter().enumerate() {
-        let first = &found[i % 3];
+        let first = &found[i % 4];
         assert_eq!((init, digest), (&first.0, &first.1));
         assert_eq!(labels, &first.2);
         assert!(labels.len() > 500);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use covey_udfs::kmeans::{Distinct, Frame, Nearest};
+use covey_udfs::kmeans::{Bounds, Distinct, Frame, Nearest};
 use covey_udfs::matrix::{Density, Points};
 use parking_lot::Mutex;
 
@@ -22,6 +22,8 @@ pub struct HeldBlock {
 pub(super) struct KeptBeside {
     /// The clusters that the last iteration gave.
     labels: Mutex<HashMap<usize, Labels>>,
+    /// The bounds that it left, where it kept any.
+    bounds: Mutex<HashMap<usize, (usize, Bounds)>>,
     /// What was nearest after the last round of k-means||.
     nearest: Mutex<HashMap<usize, (usize, Nearest)>>,
 }
@@ -67,6 +69,18 @@ impl HeldBlock {
     /// Drops the labels of runs that are over.
     pub fn keep_only(&self, is_under_way: impl Fn(usize) -> bool) {
         self.beside.labels.lock().retain(|run, _| is_under_way(*run));
+        self.beside.bounds.lock().retain(|run, _| is_under_way(*run));
+    }
+
+    /// Takes out the bounds that `iteration` of `run` left, if they are here.
+    pub fn take_bounds(&self, run: usize, iteration: usize) -> Option<Bounds> {
+        let kept = self.beside.bounds.lock().remove(&run).filter(|(of, _)| *of == iteration);
+        kept.map(|(_, bounds)| bounds)
+    }
+
+    /// Keeps the bounds that `iteration` of `run` leaves.
+    pub fn keep_bounds(&self, run: usize, iteration: usize, bounds: Bounds) {
+        self.beside.bounds.lock().insert(run, (iteration, bounds));
     }
 
     /// Takes out what was nearest after `n_rounds` rounds of draws for `run`, if it is here.
@@ -80,14 +94,14 @@ impl HeldBlock {
         self.beside.nearest.lock().insert(run, (n_rounds, nearest));
     }
 
-    /// Bytes that the block takes at most, with its image, the labels of a run, and its distinct rows where they are copied.
+    /// Bytes that the block takes at most, with its image, the labels and bounds of a run, and its distinct rows where they are copied.
     pub(super) fn memory_bytes(&self) -> usize {
         let rows = &self.points.rows;
         let copied = if rows.density() == Density::Sparse { rows.memory_bytes() } else { 0 };
         rows.memory_bytes()
             + copied
             + size_of_val(rows.values()) / 2
-            + self.points.len() * (2 * size_of::<u64>() + 2 * size_of::<u32>())
+            + self.points.len() * (2 * size_of::<u64>() + 2 * size_of::<u32>() + 3 * size_of::<f32>())
     }
 }
 

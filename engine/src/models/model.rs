@@ -79,6 +79,9 @@ pub struct PassWork {
     pub cache_hits: u64,
     #[serde(default)]
     pub cache_misses: u64,
+    /// Rows that were left where they are by their bounds alone.
+    #[serde(default)]
+    pub skipped: u64,
 }
 
 /// What was found for every number of clusters that the model could have had.

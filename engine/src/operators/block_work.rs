@@ -82,6 +82,8 @@ pub struct RunPass {
     pub iteration: usize,
     /// Clusters that were merged since the iteration before have other numbers now.
     pub merges: Vec<Merge>,
+    /// Bounds are kept beside the blocks; how far centres have moved is published.
+    pub has_bounds: bool,
 }
 
 /// A pass of a run's k-means||.

@@ -25,7 +25,7 @@ pub use blocks::{BlocksExec, block_source};
 pub use collect::{CollectExec, CollectSpec, Features};
 pub use partial_wire::{
     decode_centroids, decode_distances, decode_drawn, decode_far_points, decode_moments, decode_partial,
-    decode_weights, encode_centroids,
+    decode_weights, encode_centroids, encode_drift,
 };
 
 /// What travels of our nodes: everything but the input.

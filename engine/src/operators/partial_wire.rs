@@ -3,10 +3,10 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use covey_udfs::kmeans::{
-    CLUSTERS_MAX, COORDINATES_MAX, Centroids, ClusterSum, Drawn, FarPoint, Moments, OVERSAMPLING, Partial,
+    CLUSTERS_MAX, COORDINATES_MAX, Centroids, ClusterSum, Drawn, Drift, FarPoint, Moments, OVERSAMPLING, Partial,
 };
 use covey_udfs::matrix::{Density, FEATURES_MAX, Rows};
-use datafusion::common::exec_err;
+use datafusion::common::{exec_datafusion_err, exec_err};
 use datafusion::error::Result;
 
 use crate::external;
@@ -196,6 +196,20 @@ pub fn decode_distances(bytes: &[u8], n_clusters: usize) -> Result<Vec<i128>> {
     Ok(distances)
 }
 
+/// How far centres have moved.
+pub fn encode_drift(drift: &Drift) -> Bytes {
+    let mut out = BytesMut::new();
+    drift.values().into_iter().for_each(|way| out.put_f64_le(way));
+    out.freeze()
+}
+
+pub fn decode_drift(bytes: &[u8], n_clusters: usize) -> Result<Drift> {
+    let mut input = Reader { bytes, what: "a drift of centres" };
+    let ways = (0..=n_clusters).map(|_| input.f64()).collect::<Result<_>>()?;
+    input.end()?;
+    Drift::of_values(ways).ok_or_else(|| exec_datafusion_err!("a drift of centres is empty"))
+}
+
 /// One weight for each candidate.
 pub fn encode_weights(weights: &[u64]) -> Bytes {
     let mut out = BytesMut::new();
@@ -337,6 +351,10 @@ mod tests {
         let distances = [1 << 99, -3, 0];
         assert_eq!(decode_distances(&encode_distances(&distances), 3).unwrap(), distances);
         assert!(decode_distances(&encode_distances(&distances), 2).is_err());
+        let ways = [0.5, 2.0, 3.0];
+        let drift = encode_drift(&Drift::of_values(ways.to_vec()).unwrap());
+        assert_eq!(decode_drift(&drift, 2).unwrap().values(), ways);
+        assert!(decode_drift(&drift, 3).is_err());
         let weights = [7, u64::MAX];
         assert_eq!(decode_weights(&encode_weights(&weights), 2).unwrap(), weights);
         assert!(decode_weights(&encode_weights(&weights), 3).is_err());

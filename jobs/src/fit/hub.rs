@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use covey_engine::coordinator::{GIVEN, MEAN, PROFILE, Progress, candidates_key, centroids_key};
-use covey_engine::operators::encode_centroids;
+use covey_engine::coordinator::{GIVEN, MEAN, PROFILE, Progress, candidates_key, centroids_key, drift_key};
+use covey_engine::operators::{encode_centroids, encode_drift};
 use covey_engine::storage::Directory;
 use covey_engine::{external, user_err};
-use covey_udfs::kmeans::{Centroids, Profile};
+use covey_udfs::kmeans::{Centroids, Drift, Profile};
 use datafusion::error::{DataFusionError, Result};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -185,6 +185,14 @@ impl Publication {
         let key = centroids_key(run, iteration);
         self.put(key.clone(), encode_centroids(centroids));
         key
+    }
+
+    /// Publishes how far centres have moved before an iteration, which was not of use before.
+    pub fn drift(&self, run: usize, iteration: usize, drift: &Drift) {
+        if let Some(old) = iteration.checked_sub(1) {
+            self.remove(&drift_key(run, old));
+        }
+        self.put(drift_key(run, iteration), encode_drift(drift));
     }
 
     /// Publishes the rows that a round of k-means|| has drawn for a run.

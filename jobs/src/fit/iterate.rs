@@ -11,8 +11,8 @@ use covey_engine::operators::{
     decode_partial,
 };
 use covey_udfs::kmeans::{
-    Centroids, FarPoint, FixedPoint, Iterating, IterationStats, Lloyd, LloydParams, Merge, Moments, Partial,
-    SeedParams, Spread,
+    Centroids, Drift, FarPoint, FixedPoint, Frame, Iterating, IterationStats, Lloyd, LloydParams, Merge, Moments,
+    Partial, SeedParams, Skipping, Spread,
 };
 use covey_udfs::matrix::{Density, WEIGHT_ONE};
 use datafusion::arrow::array::{AsArray, RecordBatch};
@@ -44,13 +44,37 @@ pub(super) struct Running<S> {
     pub run: usize,
     pub state: S,
     /// Clusters that were merged since the last iteration.
-    pub merges: Vec<Merge>,
+    merges: Vec<Merge>,
     pub iterations: Vec<IterationRow>,
+    /// When bounds are kept, and how far centres have moved; none where they never are.
+    skipping: Option<(Skipping, Drift)>,
 }
 
 impl<S: Iterating> Running<S> {
     pub fn new(run: usize, state: S) -> Self {
-        Self { run, state, merges: vec![], iterations: vec![] }
+        Self { run, state, merges: vec![], iterations: vec![], skipping: None }
+    }
+
+    /// The same after clusters were merged.
+    pub fn after(self, merges: Vec<Merge>) -> Self {
+        Self { merges, ..self }
+    }
+
+    /// The same, with bounds where they pay. Clusters must not be merged.
+    fn with_bounds(self, skipping: Skipping, frame: &Frame) -> Self {
+        let drift = Drift::new(self.state.lloyd().centroids().n_clusters(), frame);
+        Self { skipping: Some((skipping, drift)), ..self }
+    }
+
+    /// How far centres have moved, if the next pass keeps bounds.
+    fn drift(&self) -> Option<&Drift> {
+        self.skipping.as_ref().filter(|(skipping, _)| skipping.is_on()).map(|(_, drift)| drift)
+    }
+
+    fn advance(&mut self, partial: Partial, far: &[FarPoint]) {
+        self.skipping.iter_mut().for_each(|(skipping, _)| skipping.learn(&partial));
+        self.state.advance(partial, far);
+        self.skipping.iter_mut().for_each(|(_, drift)| drift.add(self.state.lloyd().squared_shifts()));
     }
 
     /// The iteration to come, counted from 0.
@@ -59,7 +83,8 @@ impl<S: Iterating> Running<S> {
     }
 
     fn pass(&mut self) -> RunPass {
-        RunPass { run: self.run, iteration: self.iteration(), merges: std::mem::take(&mut self.merges) }
+        let merges = std::mem::take(&mut self.merges);
+        RunPass { run: self.run, iteration: self.iteration(), merges, has_bounds: self.drift().is_some() }
     }
 }
 
@@ -100,7 +125,11 @@ impl Fit<'_> {
                     let seeds = runs.clone().map(|run| (run, self.seed(run))).collect();
                     let seeds = self.seeds(seeds, &prepared.profile, &urls).await?;
                     let lloyd = |seeds| Lloyd::new(params, scale.clone(), spread.clone(), seeds);
+                    let Prepared { profile, n_points, n_values, .. } = prepared;
+                    let frame = Frame::new(profile, &spread.mean);
+                    let skipping = || Skipping::new(profile.density, *n_points, *n_values);
                     let running = runs.clone().zip(seeds).map(|(run, seeds)| Running::new(run, lloyd(seeds)));
+                    let running = running.map(|run| run.with_bounds(skipping(), &frame));
                     let found = self.iterate_distributed(running.collect(), &urls).await?;
                     found.into_iter().map(|run| (run.state.centroids().clone(), run.iterations)).collect()
                 }
@@ -207,6 +236,7 @@ impl Fit<'_> {
     async fn assign<S: Iterating>(&self, running: &mut [Running<S>], urls: &[String]) -> Result<Vec<Pass>> {
         for run in &*running {
             self.published.centroids(run.run, run.iteration(), run.state.lloyd().centroids());
+            run.drift().into_iter().for_each(|drift| self.published.drift(run.run, run.iteration(), drift));
         }
         let zeros = |run: &Running<S>| Pass::zeros(run.state.lloyd().centroids().n_clusters());
         let mut passes: Vec<Pass> = running.iter().map(zeros).collect();
@@ -214,7 +244,9 @@ impl Fit<'_> {
         let batches = self.run_blocks(work, urls, self.n_partitions()).await?;
         for part in results(&batches) {
             let pass = &mut passes[part.of];
-            pass.partial.merge(&decode_partial(part.result)?);
+            let partial = decode_partial(part.result)?;
+            pass.partial.merge(&partial);
+            pass.work.skipped += partial.n_skipped;
             *pass.work.points_by_executor.entry(part.executor.to_string()).or_default() += part.points;
             pass.work.cache_hits += part.cache_hits;
             pass.work.cache_misses += part.cache_misses;
@@ -234,7 +266,7 @@ impl Fit<'_> {
         let far = if n_empty > 0 { self.farthest(&key, urls, n_empty).await? } else { vec![] };
         let Pass { partial, work } = pass;
         run = computing(move || {
-            run.state.advance(partial, &far);
+            run.advance(partial, &far);
             run
         })
         .await?;

@@ -117,7 +117,7 @@ impl Fit<'_> {
     ) -> Result<Vec<SweepStep>> {
         let mut merges = vec![];
         loop {
-            let running = Running { merges, ..Running::new(run, sweep) };
+            let running = Running::new(run, sweep).after(merges);
             let solved = self.iterate_one(running, passes.urls, iterations).await?;
             sweep = if solved.is_asked_for() { self.record(run, solved, passes).await? } else { solved };
             let (merged, merge) = computing(move || {

@@ -36,6 +36,17 @@ impl Drift {
         Self { of_cluster: vec![0.0; n_clusters], longest: 0.0, scale: frame.scale() }
     }
 
+    /// What [`Self::values`] gave elsewhere, for passes only; none where there are no values.
+    pub fn of_values(mut values: Vec<f64>) -> Option<Self> {
+        let longest = values.pop()?;
+        Some(Self { of_cluster: values, longest, scale: 1.0 })
+    }
+
+    /// The sums of the ways of each cluster, and that of the longest ones.
+    pub fn values(&self) -> Vec<f64> {
+        self.of_cluster.iter().copied().chain([self.longest]).collect()
+    }
+
     /// The last centre takes the number of this one.
     pub fn swap_remove(&mut self, cluster: usize) {
         self.of_cluster.swap_remove(cluster);
@@ -55,7 +66,7 @@ impl Drift {
 
 /// The bounds of the rows of a block, less and plus the drift at the time when they were found.
 #[derive(Debug, Clone)]
-pub(super) struct Bounds {
+pub struct Bounds {
     upper: Vec<f32>,
     lower: Vec<f32>,
     /// Of the row's centre, NaN where it is not known.
@@ -72,18 +83,22 @@ pub(super) struct BoundsMut<'a> {
 
 impl Bounds {
     /// Bounds that skip nothing.
-    pub fn unknown(n_rows: usize) -> Self {
+    pub(super) fn unknown(n_rows: usize) -> Self {
         let (upper, lower) = (vec![f32::INFINITY; n_rows], vec![f32::NEG_INFINITY; n_rows]);
         Self { upper, lower, scores: vec![f32::NAN; n_rows] }
     }
 
+    pub(super) fn n_rows(&self) -> usize {
+        self.upper.len()
+    }
+
     /// Nothing is known of row `i` any more.
-    pub fn forget(&mut self, i: usize) {
+    pub(super) fn forget(&mut self, i: usize) {
         (self.upper[i], self.lower[i], self.scores[i]) = (f32::INFINITY, f32::NEG_INFINITY, f32::NAN);
     }
 
     /// The bounds of each of the blocks of rows that a pass works on at once.
-    pub fn chunks<'a>(&'a mut self, n_rows: usize, drift: &'a Drift) -> Vec<BoundsMut<'a>> {
+    pub(super) fn chunks<'a>(&'a mut self, n_rows: usize, drift: &'a Drift) -> Vec<BoundsMut<'a>> {
         let parts =
             self.upper.chunks_mut(n_rows).zip(self.lower.chunks_mut(n_rows)).zip(self.scores.chunks_mut(n_rows));
         parts.map(|((upper, lower), scores)| BoundsMut { upper, lower, scores, drift }).collect()

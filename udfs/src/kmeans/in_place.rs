@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::bounds::Drift;
+use super::skipping::Skipping;
 use super::sweep::{Merge, Sample, Sweep, SweepStep, distances_to_centres, first_rise};
 use super::{
     Cancel, CentroidTable, Distinct, FarPoint, FixedPoint, Frame, Iterating, IterationStats, Lloyd, Moments, Partial,
@@ -53,7 +54,7 @@ pub fn iterate(
     report: impl Fn(&IterationStats),
     cancel: &Cancel,
 ) -> Option<CentroidTable> {
-    let mut run = Run::new(lloyd, frame);
+    let mut run = Run::new(blocks, lloyd, frame);
     while !lloyd.is_done() {
         run.step(blocks, lloyd, cancel)?;
         lloyd.history().last().into_iter().for_each(&report);
@@ -70,16 +71,18 @@ struct Run {
 }
 
 impl Run {
-    fn new(lloyd: &Lloyd, frame: Frame) -> Self {
+    fn new(blocks: &[Resident], lloyd: &Lloyd, frame: Frame) -> Self {
+        let count = |of: fn(&Points) -> usize| blocks.iter().map(|block| of(block.distinct.points())).sum::<usize>();
+        let (n_rows, n_values) = (count(Points::len), count(|points| points.rows.values().len()));
+        let skipping = Skipping::new(frame.density(), n_rows as u64, n_values as u64);
         let drift = Drift::new(lloyd.centroids().n_clusters(), &frame);
         let table = CentroidTable::of_changed(lloyd.centroids().clone(), frame, lloyd.changed());
-        Self { table, drift, skipping: Skipping::default() }
+        Self { table, drift, skipping }
     }
 
     /// One iteration.
     fn step(&mut self, blocks: &mut [Resident], state: &mut impl Iterating, cancel: &Cancel) -> Option<()> {
-        let has_bounds = self.skipping.is_on() && Skipping::is_worth_it(blocks, self.table.n_clusters());
-        let drift = has_bounds.then_some(&self.drift);
+        let drift = self.skipping.is_on().then_some(&self.drift);
         let partial = pass(blocks, &self.table, state.lloyd().scale(), drift, cancel)?;
         self.skipping.learn(&partial);
         let n_empty = state.lloyd().empty_clusters(&partial).len();
@@ -110,7 +113,7 @@ pub fn sweep(
     report: impl Fn(&IterationStats),
     cancel: &Cancel,
 ) -> Option<(Vec<SweepStep>, Vec<IterationStats>)> {
-    let mut run = Run::new(sweep.lloyd(), frame.clone());
+    let mut run = Run::new(blocks, sweep.lloyd(), frame.clone());
     loop {
         while !sweep.lloyd().is_done() {
             run.step(blocks, &mut sweep, cancel)?;
@@ -155,60 +158,6 @@ pub fn distances_of(
         a
     };
     blocks.par_iter().map(of_block).reduce(|| vec![0; is_asked_for.len()], add)
-}
-
-/// Bounds are kept once fewer than this share of the rows moved in a pass.
-const MOVED_SHARE_MAX: f64 = 0.2;
-
-/// They are given up when they spare less than this share of the rows,
-const SKIPPED_SHARE_MIN: f64 = 0.3;
-
-/// and tried again after so many passes.
-const PASSES_WITHOUT_BOUNDS: usize = 4;
-
-/// Where a row has fewer values times clusters, to look at its bounds costs as much as to score it.
-const SCORED_MIN: usize = 2_048;
-
-/// A value of a sparse row takes as long as so many of a dense one.
-const SPARSE_VALUE: usize = 8;
-
-/// Whether bounds pay, by what they were seen to do.
-#[derive(Debug, Default)]
-struct Skipping {
-    /// Passes with bounds in a row; the first of them only finds them.
-    n_passes: usize,
-    /// Passes until they are tried again.
-    pause: usize,
-    is_on: bool,
-}
-
-impl Skipping {
-    fn is_on(&self) -> bool {
-        self.is_on
-    }
-
-    /// Whether bounds can pay at all for rows like these.
-    fn is_worth_it(blocks: &[Resident], n_clusters: usize) -> bool {
-        let count = |of: fn(&Points) -> usize| blocks.iter().map(|block| of(block.distinct.points())).sum::<usize>();
-        let n_values = count(|points| match points.rows.density() {
-            Density::Sparse => SPARSE_VALUE * points.rows.values().len(),
-            Density::Dense => points.rows.values().len(),
-        });
-        n_values * n_clusters >= SCORED_MIN * count(Points::len)
-    }
-
-    fn learn(&mut self, pass: &Partial) {
-        let share = |n: u64| n as f64 / pass.n_points.max(1) as f64;
-        self.pause = self.pause.saturating_sub(1);
-        if self.is_on {
-            self.n_passes += 1;
-            if self.n_passes > 1 && share(pass.n_skipped) < SKIPPED_SHARE_MIN {
-                *self = Self { pause: PASSES_WITHOUT_BOUNDS, ..Self::default() };
-            }
-        } else if self.pause == 0 && share(pass.n_moved) < MOVED_SHARE_MAX {
-            *self = Self { is_on: true, ..Self::default() };
-        }
-    }
 }
 
 /// One pass over several blocks.

@@ -30,13 +30,14 @@ mod partial;
 mod reference;
 mod resident;
 mod seeding;
+mod skipping;
 mod sums;
 mod sweep;
 mod table;
 mod wide;
 
 pub use assign::{Assignment, Cancel, Move, NO_CLUSTER, assignments, farthest, squares, summarize, totals};
-pub use bounds::Drift;
+pub use bounds::{Bounds, Drift};
 pub use centroids::Centroids;
 pub use distinct::Distinct;
 pub use fixed_point::{FixedPoint, Profile};
@@ -49,6 +50,7 @@ pub use seeding::{
     Candidates, Drawn, Init, Nearest, OVERSAMPLING, OVERSAMPLING_ROUNDS, Prospects, SEED_POINTS_MAX, SeedParams, seed,
     seed_at_most,
 };
+pub use skipping::Skipping;
 pub use sums::{ClusterSum, SumScratch};
 pub use sweep::{
     Choice, ElbowPoint, Finished, Merge, SWEEP_CLUSTERS_MAX, Sample, Sweep, SweepStep, best_of, davies_bouldin,

@@ -60,6 +60,16 @@ impl Resident {
         self.labels
     }
 
+    /// Takes up bounds where the last pass left them.
+    pub fn put_bounds(&mut self, bounds: Option<Bounds>) {
+        self.bounds = bounds.filter(|bounds| bounds.n_rows() == self.labels.len());
+    }
+
+    /// The bounds that the last pass left, if it kept any.
+    pub fn take_bounds(&mut self) -> Option<Bounds> {
+        self.bounds.take()
+    }
+
     /// Renumbers clusters of which two are one now. Of the rows of these no bounds are known any more.
     pub fn merge(&mut self, merge: Merge) {
         for (i, label) in self.labels.iter_mut().enumerate() {

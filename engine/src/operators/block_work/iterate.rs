@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use covey_udfs::kmeans::{
-    self, CentroidTable, ClusterSummary, FarPoint, FixedPoint, Frame, Moments, Partial, Ranked, Resident, Sample,
-    in_place,
+    self, Bounds, CentroidTable, ClusterSummary, Drift, FarPoint, FixedPoint, Frame, Moments, Partial, Ranked,
+    Resident, Sample, in_place,
 };
 use covey_udfs::matrix::Points;
 use datafusion::arrow::array::{Array, ArrayRef, BinaryArray, StringArray, UInt32Array, UInt64Array};
@@ -15,11 +15,11 @@ use super::summary::{ExampleRow, SummaryRow};
 use super::{RunPass, Task};
 use crate::block_cache::{Found, HeldBlock};
 use crate::blocks::Documents;
-use crate::coordinator::{Arithmetic, centroids_key};
+use crate::coordinator::{Arithmetic, centroids_key, drift_key};
 use crate::external;
 use crate::operators::blocks::{cancelled, compute};
 use crate::operators::partial_wire::{
-    encode_distances, encode_drawn, encode_far_points, encode_moments, encode_partial,
+    decode_drift, encode_distances, encode_drawn, encode_far_points, encode_moments, encode_partial,
 };
 
 /// What a task has worked on.
@@ -74,7 +74,7 @@ pub(super) async fn assign(task: Task, passes: Vec<RunPass>) -> Result<Vec<Array
         let block = task.take(url, &mut tally).await?;
         block.keep_only(|run| runs.iter().any(|running| running.pass.run == run));
         for running in &mut runs {
-            running.labelled = running.labels_of(&task, &block).await?;
+            running.prepare(&task, &block).await?;
         }
         let arithmetic = Arc::clone(&arithmetic);
         runs = compute(move |cancel| {
@@ -91,8 +91,11 @@ pub(super) async fn assign(task: Task, passes: Vec<RunPass>) -> Result<Vec<Array
 struct Running {
     pass: RunPass,
     table: Arc<CentroidTable>,
+    /// Where bounds are kept.
+    drift: Option<Drift>,
     /// Of the next block.
     labelled: Labelled,
+    bounds: Option<Bounds>,
     /// What the blocks so far change.
     total: Partial,
 }
@@ -103,24 +106,32 @@ impl Running {
         if let Some(old) = pass.iteration.checked_sub(2) {
             task.services.forget_table(&task.fit, &centroids_key(pass.run, old));
         }
+        let drift = match pass.has_bounds {
+            true => Some(decode_drift(&task.fetch(&drift_key(pass.run, pass.iteration)).await?, table.n_clusters())?),
+            false => None,
+        };
         let total = Partial::zeros(table.n_clusters());
-        Ok(Self { pass, table, labelled: Labelled::Unassigned, total })
+        Ok(Self { pass, table, drift, labelled: Labelled::Unassigned, bounds: None, total })
     }
 
-    async fn labels_of(&self, task: &Task, block: &HeldBlock) -> Result<Labelled> {
-        let run = self.pass.run;
-        match self.pass.iteration.checked_sub(1) {
-            Some(before) => Labelled::after(task, run, before, block.take_labels(run, before)).await,
-            None => Ok(Labelled::Unassigned),
-        }
+    async fn prepare(&mut self, task: &Task, block: &HeldBlock) -> Result<()> {
+        let RunPass { run, iteration, .. } = self.pass;
+        let Some(before) = iteration.checked_sub(1) else { return Ok(()) };
+        self.labelled = Labelled::after(task, run, before, block.take_labels(run, before)).await?;
+        self.bounds = block.take_bounds(run, before);
+        Ok(())
     }
 
     fn pass(&mut self, block: &HeldBlock, arithmetic: &Arithmetic, cancel: &kmeans::Cancel) -> Result<()> {
-        let RunPass { run, iteration, merges } = &self.pass;
+        let RunPass { run, iteration, merges, .. } = &self.pass;
         let labelled = std::mem::replace(&mut self.labelled, Labelled::Unassigned);
+        let bounds = self.bounds.take().filter(|_| matches!(labelled, Labelled::Known(_)));
         let mut resident = labelled.resident(block, &arithmetic.frame, cancel)?;
+        resident.put_bounds(bounds);
         merges.iter().for_each(|merge| resident.merge(*merge));
-        let partial = resident.pass(&self.table, &arithmetic.scale, None, cancel).ok_or_else(cancelled)?;
+        let drift = self.drift.as_ref();
+        let partial = resident.pass(&self.table, &arithmetic.scale, drift, cancel).ok_or_else(cancelled)?;
+        resident.take_bounds().into_iter().for_each(|bounds| block.keep_bounds(*run, *iteration, bounds));
         block.keep_labels(*run, *iteration, resident.into_distinct_labels());
         self.total.merge(&partial);
         Ok(())

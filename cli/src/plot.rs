@@ -133,9 +133,14 @@ impl Rows {
     }
 }
 
-/// A number as people say it: 999, 12.3k, 4.56M.
+/// A number as people say it: 999, 12.3k, 4.56M, 7.89e20.
 fn short(number: f64) -> String {
+    /// Beyond this there is no letter that people know.
+    const POWERS_FROM: f64 = 1e15;
     let magnitude = number.abs();
+    if magnitude >= POWERS_FROM {
+        return format!("{number:.2e}");
+    }
     let units = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
     let (value, unit) = match units.iter().find(|(size, _)| magnitude >= *size) {
         Some((size, unit)) => (number / size, *unit),

@@ -11,8 +11,8 @@ use covey_engine::operators::{
     decode_partial,
 };
 use covey_udfs::kmeans::{
-    Centroids, Drift, FarPoint, FixedPoint, Frame, Iterating, IterationStats, Lloyd, LloydParams, Merge, Moments,
-    Partial, SeedParams, Skipping, Spread,
+    Centroids, DistanceSum, Drift, FarPoint, FixedPoint, Frame, Iterating, IterationStats, Lloyd, LloydParams, Merge,
+    Moments, Partial, SeedParams, Skipping, Spread,
 };
 use covey_udfs::matrix::{Density, WEIGHT_ONE};
 use datafusion::arrow::array::{AsArray, RecordBatch};
@@ -317,17 +317,18 @@ impl Fit<'_> {
 }
 
 fn cluster_rows(totals: Vec<SummaryRow>, scale: &FixedPoint) -> (Vec<ClusterRow>, f64) {
-    let inertia = scale.inertia(totals.iter().map(|total| total.inertia).sum());
+    let mut inertia = DistanceSum::default();
+    totals.iter().for_each(|total| inertia.merge(total.inertia));
     let rows = totals.into_iter().enumerate().map(|(cluster, total)| ClusterRow {
         cluster: cluster as u32,
         size: total.weight as f64 / WEIGHT_ONE as f64,
         n_points: total.n_points,
-        inertia: scale.inertia(total.inertia),
+        inertia: scale.inertia_of(total.inertia),
         example: total.nearest.first().map(|nearest| nearest.text.clone()),
         nearest: total.nearest.into_iter().map(example).collect(),
         farthest: total.farthest.into_iter().map(example).collect(),
     });
-    (rows.collect(), inertia)
+    (rows.collect(), scale.inertia_of(inertia))
 }
 
 fn example(row: ExampleRow) -> Example {

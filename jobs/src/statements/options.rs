@@ -205,7 +205,7 @@ impl FitOptions {
             "n_clusters" => self.n_clusters = parse(name, value, "a number of clusters, or 'auto'")?,
             "init" => match GivenCentres::parse(value) {
                 Some(given) => self.given = Some(given),
-                None => self.init = choose(name, value, &INITS)?,
+                None => self.init = choose_init(value)?,
             },
             "n_init" if value == "auto" => self.n_init = 0,
             "n_init" => match parse(name, value, "a number of runs, or 'auto'")? {
@@ -315,6 +315,17 @@ fn parse<T: FromStr>(name: &str, value: &str, expected: &str) -> Result<T> {
         Ok(value) => Ok(value),
         Err(_) => user_err!("option {name} must be {expected}, got {value:?}"),
     }
+}
+
+fn choose_init(value: &str) -> Result<Init> {
+    if let Ok(init) = choose("init", value, &INITS) {
+        return Ok(init);
+    }
+    let names: Vec<String> = INITS.iter().map(|(name, _)| format!("'{name}'")).collect();
+    user_err!(
+        "option init must be one of {}, '{MODEL_PREFIX}NAME' or '{TABLE_PREFIX}NAME', got {value:?}",
+        names.join(", ")
+    )
 }
 
 fn choose<T: Copy>(name: &str, value: &str, values: &[(&str, T)]) -> Result<T> {

@@ -326,7 +326,7 @@ pub fn summarize(
     for (position, found) in found.iter().enumerate() {
         let row = points.rows.row(position);
         let cluster = &mut clusters[found.cluster];
-        cluster.add(points.weights[position], scale.quantise_distance(found.squared_distance));
+        cluster.add(points.weights[position], found.squared_distance, scale);
         let ranked = Ranked { squared_distance: found.squared_distance, content_hash: row.content_hash(), position };
         keep_first(&mut cluster.farthest, ranked, farther);
         // A row without a known term says nothing of its cluster: it is an example only where there are no others.

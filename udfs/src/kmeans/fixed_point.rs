@@ -109,6 +109,24 @@ impl Profile {
     }
 }
 
+/// Σ w·d² of some rows, the same whatever their order: in two parts, so that rows near their centres count beside rows that
+/// lie 2⁵² times as far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DistanceSum {
+    high: i128,
+    low: i128,
+}
+
+impl DistanceSum {
+    pub fn merge(&mut self, other: Self) {
+        self.high += other.high;
+        self.low += other.low;
+    }
+}
+
+/// The units of the lower part of a distance, in one of the higher.
+const LOW_UNIT: f64 = (1_u64 << BITS) as f64;
+
 /// The powers of two by which values, distances and their squares are quantised in one fit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FixedPoint {
@@ -177,6 +195,20 @@ impl FixedPoint {
         (sum as f64 / weight as f64 - (other - whole)) / self.value_factors[feature]
     }
 
+    /// Adds a row.
+    pub(super) fn add_distance(&self, sum: &mut DistanceSum, squared_distance: f64, weight: u64) {
+        let whole = squared_distance * self.distance_factor;
+        let high = rounded(whole);
+        sum.high += i128::from(high) * i128::from(weight);
+        sum.low += i128::from(rounded((whole - high as f64) * LOW_UNIT)) * i128::from(weight);
+    }
+
+    /// Σ w·d² in rows of weight one.
+    pub fn inertia_of(&self, sum: DistanceSum) -> f64 {
+        let whole = sum.high as f64 + sum.low as f64 / LOW_UNIT;
+        whole / self.distance_factor / crate::matrix::WEIGHT_ONE as f64
+    }
+
     /// Σ w·d² in rows of weight one, from its quantised sum.
     pub fn inertia(&self, sum: i128) -> f64 {
         sum as f64 / self.distance_factor / crate::matrix::WEIGHT_ONE as f64
@@ -240,5 +272,23 @@ mod tests {
             let back = scale.mean(0, i128::from(scale.quantise_value(0, x)), 1);
             assert!(((back - x) / max).abs() < 1e-15, "{max}");
         }
+    }
+
+    /// Goal: a row near its centre counts beside one that lies a billion times as far, and a sum does not depend on order.
+    #[test]
+    fn near_rows_count_beside_far_ones() {
+        let mut profile = Profile::new(Density::Dense, 1);
+        [0.0, 1e9].iter().for_each(|x| wide::widen(&[*x], &mut profile.value_min, &mut profile.value_max));
+        let scale = FixedPoint::new(&profile);
+        let distances = [0.25, 1e18, 3.5, 7e-3, 1e18, 12.0];
+        let sum_of = |distances: &mut dyn Iterator<Item = &f64>| {
+            let mut sum = DistanceSum::default();
+            distances.for_each(|distance| scale.add_distance(&mut sum, *distance, crate::matrix::WEIGHT_ONE));
+            sum
+        };
+        assert_eq!(sum_of(&mut distances.iter()), sum_of(&mut distances.iter().rev()));
+        let near = sum_of(&mut distances.iter().filter(|distance| **distance < 1e9));
+        assert!((scale.inertia_of(near) - 15.757).abs() < 1e-9, "{}", scale.inertia_of(near));
+        assert_eq!(scale.inertia_of(sum_of(&mut [1e18, 1e18].iter())), 2e18);
     }
 }

@@ -40,7 +40,7 @@ pub use assign::{Assignment, Cancel, Move, NO_CLUSTER, assignments, farthest, sq
 pub use bounds::{Bounds, Drift};
 pub use centroids::Centroids;
 pub use distinct::Distinct;
-pub use fixed_point::{FixedPoint, Profile};
+pub use fixed_point::{DistanceSum, FixedPoint, Profile};
 pub use frame::Frame;
 use frame::Image;
 pub use lloyd::{Changed, Iterating, IterationStats, Lloyd, LloydParams, Metric, Spread};

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::sums::DenseSum;
 use super::wide::prefetch;
-use super::{ClusterSum, FixedPoint, Move, NO_CLUSTER, SumScratch};
+use super::{ClusterSum, DistanceSum, FixedPoint, Move, NO_CLUSTER, SumScratch};
 use crate::matrix::{Density, Points, Rows};
 
 /// How the sums of the clusters change: rows that stay where they were take no part.
@@ -208,8 +208,7 @@ pub struct ClusterSummary {
     pub weight: u64,
     /// Distinct rows.
     pub n_points: u64,
-    /// Quantised Σ w·d².
-    pub inertia: i128,
+    pub inertia: DistanceSum,
     /// The rows nearest to the centre, the nearest first; ties by content, then by what a row was made of.
     pub nearest: Vec<Ranked>,
     /// The rows farthest from it, the farthest first.
@@ -217,10 +216,10 @@ pub struct ClusterSummary {
 }
 
 impl ClusterSummary {
-    pub(super) fn add(&mut self, weight: u64, quantised_distance: i64) {
+    pub(super) fn add(&mut self, weight: u64, squared_distance: f64, scale: &FixedPoint) {
         self.weight += weight;
         self.n_points += 1;
-        self.inertia += i128::from(quantised_distance) * i128::from(weight);
+        scale.add_distance(&mut self.inertia, squared_distance, weight);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The numbers of a cluster at the end of a fit, as they travel and add up: as JSON, whose rows are few.
 
-use covey_udfs::kmeans::{ClusterSummary, Ranked, keep_first};
+use covey_udfs::kmeans::{ClusterSummary, DistanceSum, Ranked, keep_first};
 use serde::{Deserialize, Serialize};
 
 /// A row of the data as an example of its cluster. Rows are ordered by distance, then content, then text, so that the
@@ -23,8 +23,7 @@ pub struct SummaryRow {
     pub weight: u64,
     /// Distinct rows.
     pub n_points: u64,
-    /// Quantised Σ w·d².
-    pub inertia: i128,
+    pub inertia: DistanceSum,
     /// The nearest first.
     pub nearest: Vec<ExampleRow>,
     /// The farthest first.
@@ -50,7 +49,7 @@ impl SummaryRow {
         }
         self.weight += other.weight;
         self.n_points += other.n_points;
-        self.inertia += other.inertia;
+        self.inertia.merge(other.inertia);
         for row in other.nearest {
             keep_first(&mut self.nearest, row, |a, b| key(a, 1.0) < key(b, 1.0));
         }

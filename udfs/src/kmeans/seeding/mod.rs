@@ -76,7 +76,9 @@ pub fn seed(
     let n_clusters = params.n_clusters;
     let n_found = seeds.as_ref().map_or(n_clusters, Centroids::n_clusters);
     if n_found < n_clusters {
-        return input_err!("n_clusters is {n_clusters}, but there are only {n_found} distinct rows to cluster");
+        return input_err!(
+            "n_clusters is {n_clusters}, but only {n_found} rows differ as vectors, have a weight and, where angles count, are not zero: lower n_clusters"
+        );
     }
     Ok(seeds)
 }

@@ -191,7 +191,9 @@ impl Rows {
         let parts: Vec<Self> = rows.par_chunks(GATHERED_AT_ONCE).map(part).collect();
         let mut all = Self::new(self.density, self.n_features);
         let n_values = parts.iter().map(|part| part.values.len()).sum();
-        (all.offsets.reserve(rows.len()), all.indices.reserve(n_values), all.values.reserve(n_values));
+        all.offsets.reserve(rows.len());
+        all.indices.reserve(n_values);
+        all.values.reserve(n_values);
         parts.iter().for_each(|part| all.append(part));
         all
     }

@@ -190,10 +190,7 @@ pub fn encode_distances(distances: &[i128]) -> Bytes {
 }
 
 pub fn decode_distances(bytes: &[u8], n_clusters: usize) -> Result<Vec<i128>> {
-    let mut input = Reader { bytes, what: "sums of distances" };
-    let distances = (0..n_clusters).map(|_| input.i128()).collect::<Result<_>>()?;
-    input.end()?;
-    Ok(distances)
+    numbers(bytes, "sums of distances", n_clusters, Reader::i128)
 }
 
 /// How far centres have moved.
@@ -204,9 +201,7 @@ pub fn encode_drift(drift: &Drift) -> Bytes {
 }
 
 pub fn decode_drift(bytes: &[u8], n_clusters: usize) -> Result<Drift> {
-    let mut input = Reader { bytes, what: "a drift of centres" };
-    let ways = (0..=n_clusters).map(|_| input.f64()).collect::<Result<_>>()?;
-    input.end()?;
+    let ways = numbers(bytes, "a drift of centres", n_clusters + 1, Reader::f64)?;
     Drift::of_values(ways).ok_or_else(|| exec_datafusion_err!("a drift of centres is empty"))
 }
 
@@ -218,10 +213,20 @@ pub fn encode_weights(weights: &[u64]) -> Bytes {
 }
 
 pub fn decode_weights(bytes: &[u8], n: usize) -> Result<Vec<u64>> {
-    let mut input = Reader { bytes, what: "weights of candidates" };
-    let weights = (0..n).map(|_| input.u64()).collect::<Result<_>>()?;
+    numbers(bytes, "weights of candidates", n, Reader::u64)
+}
+
+/// A message that is `n` numbers and nothing else.
+fn numbers<'a, T>(
+    bytes: &'a [u8],
+    what: &'static str,
+    n: usize,
+    read: impl Fn(&mut Reader<'a>) -> Result<T>,
+) -> Result<Vec<T>> {
+    let mut input = Reader { bytes, what };
+    let numbers = (0..n).map(|_| read(&mut input)).collect::<Result<_>>()?;
     input.end()?;
-    Ok(weights)
+    Ok(numbers)
 }
 
 /// Reads numbers, with an error where the bytes end too early.

@@ -4,7 +4,7 @@
 use covey_engine::blocks::encode_points;
 use covey_engine::external;
 use covey_engine::operators::{BlockWork, OversamplePass, SeedSpec, decode_drawn, decode_weights};
-use covey_udfs::kmeans::{Candidates, Centroids, Init, OVERSAMPLING_ROUNDS, Profile, SeedParams};
+use covey_udfs::kmeans::{Candidates, Centroids, Init, OVERSAMPLING_ROUNDS, Profile};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::error::Result;
 use futures::future::try_join_all;
@@ -42,10 +42,9 @@ impl Fit<'_> {
             Init::KMeansParallel => self.oversample(&seeds, profile, urls).await?,
             Init::KMeansPlusPlus | Init::Random => self.draw(&seeds, urls).await?,
         };
-        for (_, SeedSpec { params: SeedParams { init, .. }, .. }) in &mut seeds {
-            // Among candidates k-means++ chooses.
-            *init = if *init == Init::KMeansParallel { Init::KMeansPlusPlus } else { *init };
-        }
+        // Among candidates k-means++ chooses.
+        let candidates = seeds.iter_mut().filter(|(_, seed)| seed.params.init == Init::KMeansParallel);
+        candidates.for_each(|(_, seed)| seed.params.init = Init::KMeansPlusPlus);
         let choosing = seeds.into_iter().zip(&files).map(|((_, seed), files)| async move {
             self.run_blocks(BlockWork::Seed(seed), files, 1).await.and_then(|batches| one_result(&batches))
         });

@@ -104,10 +104,11 @@ fn panel<'a>(area: &Area<'a>, clusters: &[f64], curve: &Curve<'_>, chosen: Optio
     let style = |side, above| (FONT, 17).into_font().color(&INK).pos(Pos::new(side, above));
     let start = points.first().map_or(0.0, |(_, y)| *y);
     chart.draw_series(at.map(|(k, y)| {
-        // To the left where there is no room to the right, and there on the other side of the curve.
+        // To the left where there is no room to the right, and there below a falling curve, if no numbers of the axis are there.
         let is_left = f64::from(k - first) > 0.8 * f64::from(last - first);
         let (side, away) = if is_left { (HPos::Right, -10) } else { (HPos::Left, 10) };
-        let (above, up) = if is_left && start > y { (VPos::Top, 8) } else { (VPos::Bottom, -8) };
+        let is_below = is_left && start > y && !curve.with_clusters;
+        let (above, up) = if is_below { (VPos::Top, 8) } else { (VPos::Bottom, -8) };
         EmptyElement::at((k, y)) + Text::new(format!("k = {k}: {}", short(y)), (away, up), style(side, above))
     }))?;
     Ok(())

@@ -2,7 +2,7 @@
 scikit-learn-intelex and dask-ml, on the same matrix, from the same centres, for the same number of iterations, on the same
 number of threads.
 
-    benchmarks/run lloyd [--lake DIR] [--sets fleet,wide,d32,d784] [--clusters 10,50,200] [--picture FILE]
+    benchmarks/run lloyd [--lake DIR] [--sets fleet,raw,wide,d32,d784] [--clusters 10,50,200] [--picture FILE]
 
 Checked in the same run: how many labels are those of the peer, and the inertia. Every figure has the first, cold
 repetition beside the median of the others.
@@ -44,14 +44,15 @@ def by_document_frequency(matrix):
     return matrix
 
 
-def fleet(lake):
-    """TF-IDF of the distinct command lines, cleaned as the origin did: special characters out, / to space."""
+def fleet(lake, is_raw=False):
+    """TF-IDF of the distinct command lines, or of all of them, cleaned as the origin did: special characters out, / to
+    space."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     commands = read(lake, ["process_command"]).process_command.dropna()
     cleaned = commands.map(lambda c: " ".join(re.sub(r"[^A-Za-z0-9 ]", "", c.replace("/", " ")).split()))
     vectorizer = TfidfVectorizer(max_features=10_000).fit(cleaned)
-    return by_document_frequency(vectorizer.transform(cleaned.unique()))
+    return by_document_frequency(vectorizer.transform(cleaned if is_raw else cleaned.unique()))
 
 
 def wide(n_rows=120_000, n_terms=100_000, n_topics=400, seed=1):
@@ -266,7 +267,7 @@ def distinct(matrix):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--lake", default=str(HERE.parent / "samples/processes"))
-    parser.add_argument("--sets", default="fleet,wide,d32,d784")
+    parser.add_argument("--sets", default="fleet,raw,wide,d32,d784")
     parser.add_argument("--clusters", default="10,50,200")
     parser.add_argument("--start", choices=["random", "k-means++"], default="random")
     parser.add_argument("--iterations", type=int, default=20)
@@ -276,7 +277,7 @@ def main():
     arguments = parser.parse_args()
     arguments.peak = peak()
     print(f"{THREADS} threads; peak {arguments.peak / 1e9:.0f} Gmac/s (a product of 32-bit matrices)")
-    makers = {"fleet": lambda: fleet(arguments.lake), "wide": wide,
+    makers = {"fleet": lambda: fleet(arguments.lake), "raw": lambda: fleet(arguments.lake, is_raw=True), "wide": wide,
               "d32": lambda: dense(1_000_000, 32), "d784": lambda: dense(100_000, 784)}
     clusters = [int(k) for k in arguments.clusters.split(",")]
     panels = []

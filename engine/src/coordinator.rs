@@ -203,3 +203,9 @@ pub fn candidates_key(run: usize, round: usize) -> String {
 pub fn drift_key(run: usize, iteration: usize) -> String {
     format!("drift/{run}/{iteration}")
 }
+
+/// The run that a key of iterations belongs to.
+pub fn run_of_key(key: &str) -> Option<usize> {
+    let of_run = key.strip_prefix("centroids/").or_else(|| key.strip_prefix("drift/"))?;
+    of_run.split('/').next()?.parse().ok()
+}

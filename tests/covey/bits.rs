@@ -41,7 +41,7 @@ async fn digests_do_not_depend_on_layout() {
         let sample = project().join("samples/processes").display().to_string();
         sandbox.sql(&table.replace(&sample, &shuffled.display().to_string())).await;
         for (partitions, table) in [(1, "processes"), (4, "shuffled"), (16, "processes"), (16, "shuffled")] {
-            for (kind, options) in [("given", ""), ("elbow", ", k_max 9")] {
+            for (kind, options) in [("given", ""), ("elbow", ", k_max 20, k_batch 2")] {
                 let client = sandbox.client().await;
                 client.execute(&format!("SET datafusion.execution.target_partitions = {partitions}")).await.unwrap();
                 let strategy = if partitions == 1 && executors == 1 { "local" } else { "distributed" };

@@ -61,8 +61,9 @@ async fn strategies_and_clusters_give_the_same_bits() {
     }
 }
 
-/// Goal: the elbow is the same by both strategies and on any cluster; it never rises, its choice is the model, and every
-/// executor works on it. Method: the digest, the curve, and the record of the iterations.
+/// Goal: the elbow is the same by both strategies and on any cluster, also where several sweeps or several numbers of
+/// clusters share passes; it never rises, its choice is the model, and every executor works on it. Method: the digest, the
+/// curve, and the record of the iterations.
 #[tokio::test]
 async fn the_elbow_is_the_same_everywhere() {
     const CURVE: &str = "SELECT * FROM model_elbow('m') ORDER BY clusters";
@@ -71,12 +72,16 @@ async fn the_elbow_is_the_same_everywhere() {
         [(1, 2, "local"), (1, 2, "distributed"), (3, 2, "distributed"), (3, 1, "local")]
     {
         let sandbox = sandbox_with_sample(executors, vcores).await;
-        for n_init in ["", ", n_init 2"] {
-            let options = format!(", k_min 2, k_max 12, strategy '{strategy}'{n_init}");
+        for shared in [", k_max 12", ", k_max 12, n_init 2", ", k_max 40, k_batch 4", ", k_max 40, k_batch 4, n_init 2"]
+        {
+            let options = format!(", k_min 2, strategy '{strategy}'{shared}");
             let statement = create_model("m", &options).replacen("n_clusters 12", "n_clusters 'auto'", 1);
             let made = cells(&sandbox.sql(&statement.replacen("CREATE", "CREATE OR REPLACE", 1)).await);
             let curve = cells(&sandbox.sql(CURVE).await);
-            found.push((n_init, made[0].last().unwrap().clone(), made[0][2].clone(), curve));
+            let iterations =
+                "SELECT run, iteration, clusters, inertia, squared_shift FROM model_iterations('m') ORDER BY 1, 2";
+            let curve = [curve, cells(&sandbox.sql(iterations).await)];
+            found.push((shared, made[0].last().unwrap().clone(), made[0][2].clone(), curve));
         }
         let n = "SELECT count(DISTINCT distinct_rows), min(executors), count(*) FROM model_iterations('m')";
         let n = cells(&sandbox.sql(n).await);
@@ -85,9 +90,9 @@ async fn the_elbow_is_the_same_everywhere() {
     }
     let inertia = |row: &Vec<String>| row[1].parse::<f64>().unwrap();
     for (i, one) in found.iter().enumerate() {
-        assert_eq!(one, &found[i % 2]);
-        let (_, _, chosen, curve) = one;
-        assert_eq!(curve.len(), 11);
+        assert_eq!(one, &found[i % 4]);
+        let (shared, _, chosen, [curve, _]) = one;
+        assert_eq!(curve.len(), if shared.contains("12") { 11 } else { 39 });
         assert!(curve.windows(2).all(|pair| inertia(&pair[1]) <= inertia(&pair[0])), "{curve:?}");
         let chosen_by: Vec<&Vec<String>> = curve.iter().filter(|row| !row[5].is_empty()).collect();
         assert!(matches!(chosen_by.as_slice(), [row] if &row[0] == chosen), "{chosen_by:?}");

@@ -2,34 +2,40 @@
 //! centres, measured as scikit-learn measures it.
 
 use crate::kmeans::{
-    self, Init, Iterating, Lloyd, LloydParams, Metric, Prospects, Sample, Sweep, SweepStep, first_rise, in_place,
-    start_of,
+    self, Branch, Init, Iterating, Lloyd, LloydParams, Metric, Prospects, Sample, Sweep, SweepStep, first_rise,
+    in_place, start_of,
 };
 use crate::matrix::{Density, Points, WEIGHT_ONE, to_unit_length};
 use crate::oracle_tests::{Fit, GO_ON, Random, matrix, naive_inertia, naive_labels, oracle, points, scattered};
 
 const TO_THE_END: LloydParams = LloydParams { metric: Metric::Euclidean, max_iter: 300, tol: 0.0 };
 
-fn sweep(fit: &mut Fit, k_min: usize, k_max: usize, n_sample: usize, random_state: u64) -> Vec<SweepStep> {
+fn sweep(
+    fit: &mut Fit,
+    (k_min, k_max, k_batch): (usize, usize, usize),
+    n_sample: usize,
+    random_state: u64,
+) -> Vec<SweepStep> {
     let (n, init) = (start_of(k_max), Init::KMeansPlusPlus);
     let params = kmeans::SeedParams { n_clusters: n, init, random_state };
     let init = kmeans::seed_at_most(fit.prospects(), &params, &fit.scale, &fit.frame, &GO_ON).unwrap();
     let lloyd = Lloyd::new(TO_THE_END, fit.scale.clone(), fit.spread.clone(), init);
     let drawn = fit.blocks.iter().flat_map(|block| Sample::draw(&block.points, n_sample, random_state)).collect();
     let sample = Sample::new(drawn, n_sample, &fit.frame, fit.scale.n_features());
-    let sweep = Sweep::try_new(lloyd, k_min, k_max).unwrap();
+    let sweep = Sweep::try_new(lloyd, k_min, k_max, k_batch).unwrap();
     in_place::sweep(&mut fit.blocks, sweep, &sample, fit.frame.clone(), |_| {}, &GO_ON).unwrap().0
 }
 
 /// Goal: each step of a sweep is a fixed point of Lloyd's, its inertia is that of its centres, and none is above the
-/// one before, with bounds at work or not. Method: small data with many ties, where bounds are rarely on, and rows
-/// around a few middles, where they are; labels by the naive way, and one more iteration that must move nothing.
+/// one before, with bounds at work or not, one after the other or several side by side. Method: small data with many
+/// ties, where bounds are rarely on, and rows around a few middles, where they are; labels by the naive way, and one more
+/// iteration that must move nothing.
 #[test]
 fn steps_of_a_sweep_are_solutions() {
     for (seed, density) in (0..8).zip([Density::Sparse, Density::Dense].into_iter().cycle()) {
         let all = if seed < 4 { Random(seed).points(density, 200, 7) } else { around_middles(seed, density) };
         let mut fit = Fit::new(std::slice::from_ref(&all));
-        let steps = sweep(&mut fit, 1, 24, 2_048, seed);
+        let steps = sweep(&mut fit, (1, 24, if seed % 4 < 2 { 1 } else { 3 }), 2_048, seed);
         assert_eq!(first_rise(&steps), None, "seed {seed}");
         let ks: Vec<usize> = steps.iter().map(|step| step.point.n_clusters).collect();
         assert_eq!(ks, (1..=24).collect::<Vec<_>>(), "seed {seed}");
@@ -60,10 +66,11 @@ fn sweeps_do_not_depend_on_order() {
     for (seed, density) in (0..6).zip([Density::Sparse, Density::Dense].into_iter().cycle()) {
         let all = around_middles(seed, density);
         let blocks = scattered(&all, 2 + seed as usize % 3);
-        let whole = sweep(&mut Fit::new(std::slice::from_ref(&all)), 2, 9, 100, seed);
+        let range = (2, 24, 1 + 2 * (seed as usize / 2 % 2));
+        let whole = sweep(&mut Fit::new(std::slice::from_ref(&all)), range, 100, seed);
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let parts = pool.install(|| sweep(&mut Fit::new(&blocks), 2, 9, 100, seed));
+            let parts = pool.install(|| sweep(&mut Fit::new(&blocks), range, 100, seed));
             for (a, b) in whole.iter().zip(&parts) {
                 assert_eq!((&a.point, a.centroids()), (&b.point, b.centroids()), "seed {seed}, {threads} threads");
             }
@@ -77,11 +84,11 @@ fn a_sweep_ends_at_the_distinct_rows() {
     let rows: Vec<Vec<f64>> = (0..40).map(|i| vec![f64::from(i % 5), 1.0]).collect();
     for density in [Density::Sparse, Density::Dense] {
         let mut fit = Fit::new(&[points(density, &rows, &vec![1.0; 40])]);
-        let steps = sweep(&mut fit, 1, 30, 2_048, 1);
+        let steps = sweep(&mut fit, (1, 30, 2), 2_048, 1);
         assert_eq!(steps.len(), 5);
         let seeds = fit.seed(5, Init::KMeansPlusPlus, 1);
         let lloyd = Lloyd::new(TO_THE_END, fit.scale.clone(), fit.spread.clone(), seeds);
-        let error = Sweep::try_new(lloyd, 6, 30).unwrap_err().0;
+        let error = Sweep::try_new(lloyd, 6, 30, 1).unwrap_err().0;
         assert!(error.contains("only 5 rows that differ"), "{error}");
         assert!(steps[4].point.inertia <= 1e-12 * fit.spread.total, "{}", steps[4].point.inertia);
     }
@@ -95,25 +102,26 @@ fn a_rise_is_mended() {
     let mut fit = Fit::new(std::slice::from_ref(&all));
     let lloyd = |init| Lloyd::new(TO_THE_END, fit.scale.clone(), fit.spread.clone(), init);
     let good = fit.seed(4, Init::KMeansPlusPlus, 1);
-    let mut state = Sweep::try_new(lloyd(good), 3, 4).unwrap();
+    let mut state = Sweep::try_new(lloyd(good), 3, 4, 1).unwrap();
     // Never iterated: the sums are empty, and the inertia is that of no cluster at all.
-    state.record(&[0; 4], None);
-    while state.lloyd().centroids().n_clusters() > 3 {
-        state.merge().unwrap();
-    }
-    let mut table = fit.table(state.lloyd().centroids());
-    while !state.lloyd().is_done() {
+    let mut never = state.branch();
+    never[0].record(&[0; 4], None);
+    state.take(never);
+    let mut below = state.branch();
+    let mut table = fit.table(below[0].lloyd().centroids());
+    while !below[0].lloyd().is_done() {
         let partial = fit_pass(&mut fit, &table);
-        state.advance(partial, &[]);
-        table = fit.table(state.lloyd().centroids());
+        below[0].advance(partial, &[]);
+        table = fit.table(below[0].lloyd().centroids());
     }
-    state.record(&[0; 3], None);
-    let mut finished = state.finish();
+    below[0].record(&[0; 3], None);
+    state.take(below);
+    let mut finished = state.finish().unwrap();
     assert_eq!(first_rise(&finished.steps), Some(1));
     let below = finished.steps[0].centroids();
     let far = fit.farthest(&fit.table(&below), 1);
     let mended = Fit::new(std::slice::from_ref(&all)).finish(finished.from_below(&below, &far));
-    let mut one = Sweep::of_one(mended);
+    let mut one = Branch::of_one(mended);
     one.record(&[0; 4], None);
     finished.mend(1, one);
     assert_eq!(first_rise(&finished.steps), None);
@@ -135,7 +143,7 @@ fn quality_equals_scikit_learn() {
         let lloyd = fit.run(TO_THE_END, init);
         let sample = Sample::new(Sample::draw(&fit.blocks[0].points, 300, 1), 300, &fit.frame, 5);
         let table = fit.table(lloyd.centroids());
-        let mut solved = Sweep::of_one(lloyd);
+        let mut solved = Branch::of_one(lloyd);
         let distances = in_place::distances_of(&fit.blocks, &table, solved.is_stale(), &fit.scale);
         let point = solved.record(&distances, sample.silhouette(&table));
         let close = |ours: Option<f64>, theirs: &serde_json::Value| {

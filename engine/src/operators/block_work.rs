@@ -38,11 +38,11 @@ pub enum BlockWork {
     Seed(SeedSpec),
     /// Blocks → the sums of their dense rows, or the squares of all rows around the published mean.
     Moments { around_mean: bool },
-    /// Blocks → for each run one partial: what an iteration changes. All runs share the pass.
-    Assign(Vec<RunPass>),
-    /// Blocks → Σ w·d of the rows of each cluster that is asked for, by the labels of an iteration, to the centroids under
-    /// this key.
-    Distances { run: usize, iteration: usize, centroids: String, is_asked_for: Vec<bool> },
+    /// Blocks → for each run one partial: what an iteration changes. All runs share the pass. What is known of the rows is
+    /// kept for these runs and the others that are named.
+    Assign { passes: Vec<RunPass>, kept: Vec<usize> },
+    /// Blocks → for each run that has ended the distances of rows to its centres. All runs share the pass.
+    Distances(Vec<DistancesPass>),
     /// Blocks → `n` rows and one more that were drawn by weight.
     Sample { n: usize, random_state: u64 },
     /// Blocks → the `n` rows farthest from the centroids under this key.
@@ -80,10 +80,28 @@ pub struct RunPass {
     pub run: usize,
     /// Counted from 0.
     pub iteration: usize,
-    /// Clusters that were merged since the iteration before have other numbers now.
-    pub merges: Vec<Merge>,
+    /// Of the first iteration of a run that goes on from another.
+    pub begins: Option<Begins>,
     /// Bounds are kept beside the blocks; how far centres have moved is published.
     pub has_bounds: bool,
+}
+
+/// Where a run begins: as that iteration of another run left the rows, with some clusters merged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Begins {
+    pub run: usize,
+    pub iteration: usize,
+    pub merges: Vec<Merge>,
+}
+
+/// Σ w·d, quantised, of the rows of each cluster that is asked for, by the labels of an iteration, to the centroids under
+/// this key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DistancesPass {
+    pub run: usize,
+    pub iteration: usize,
+    pub centroids: String,
+    pub is_asked_for: Vec<bool>,
 }
 
 /// A pass of a run's k-means||.
@@ -105,6 +123,8 @@ pub struct SweepSpec {
     pub lloyd: LloydParams,
     pub k_min: usize,
     pub k_max: usize,
+    /// Most numbers of clusters that are solved side by side.
+    pub k_batch: usize,
     pub n_init: usize,
     /// Rows that silhouettes are taken over.
     pub n_sample: usize,
@@ -135,12 +155,12 @@ impl BlockWork {
             Self::Oversample(_) => "oversample",
             Self::Seed(_) => "seed",
             Self::Moments { .. } => "moments",
-            Self::Assign(_) => "assign",
+            Self::Assign { .. } => "assign",
             Self::Farthest { .. } => "farthest",
             Self::Summarize { .. } => "summarize",
             Self::Fit(_) => "fit",
             Self::Sweep(_) => "sweep",
-            Self::Distances { .. } => "distances",
+            Self::Distances(_) => "distances",
             Self::Sample { .. } => "sample",
         }
     }
@@ -158,7 +178,7 @@ impl BlockWork {
             // A fit in one task seeds first, and tells when it iterates.
             Self::Draw { .. } | Self::Seed(_) | Self::Fit(_) | Self::Sweep(_) => "seed",
             Self::Moments { .. } | Self::Sample { .. } | Self::Oversample(_) => "seed",
-            Self::Assign(_) | Self::Farthest { .. } | Self::Distances { .. } => "iterate",
+            Self::Assign { .. } | Self::Farthest { .. } | Self::Distances(_) => "iterate",
             Self::Summarize { .. } => "summarize",
         }
     }
@@ -180,9 +200,9 @@ impl BlockWork {
             Self::Moments { .. }
             | Self::Draw { .. }
             | Self::Oversample(_)
-            | Self::Assign(_)
+            | Self::Assign { .. }
             | Self::Farthest { .. }
-            | Self::Distances { .. }
+            | Self::Distances(_)
             | Self::Sample { .. } => &[
                 ("executor", DataType::Utf8, false),
                 ("of", DataType::UInt32, false),
@@ -219,10 +239,8 @@ impl BlockWork {
             Self::CountTerms(params) => texts::count(task, params).await?,
             Self::Vectorize(spec) => texts::vectorize(task, spec).await?,
             Self::Moments { around_mean } => iterate::moments(task, around_mean).await?,
-            Self::Assign(passes) => iterate::assign(task, passes).await?,
-            Self::Distances { run, iteration, centroids, is_asked_for } => {
-                iterate::distances(task, run, iteration, &centroids, is_asked_for).await?
-            }
+            Self::Assign { passes, kept } => iterate::assign(task, passes, &kept).await?,
+            Self::Distances(passes) => iterate::distances(task, passes).await?,
             Self::Sample { n, random_state } => iterate::sample(task, n, random_state).await?,
             Self::Farthest { centroids, n } => iterate::farthest(task, &centroids, n).await?,
             Self::Summarize { centroids, documents } => iterate::summarize(task, centroids, documents).await?,

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::external;
 
 pub use block_work::{
-    BlockWork, ExampleRow, FitSpec, OversamplePass, RunPass, SeedSpec, SummaryRow, SweepSpec, Swept, VectorizeSpec,
+    Begins, BlockWork, DistancesPass, ExampleRow, FitSpec, OversamplePass, RunPass, SeedSpec, SummaryRow, SweepSpec,
+    Swept, VectorizeSpec,
 };
 pub(crate) use blocks::compute;
 pub use blocks::{BlocksExec, block_source};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use covey_engine::coordinator::RUNS_AT_ONCE_MAX;
 use covey_engine::models::ModelFeatures;
 use covey_engine::threads::aside;
 use covey_udfs::kmeans::{Init, OVERSAMPLING, OVERSAMPLING_ROUNDS, start_of};
@@ -14,7 +15,7 @@ use datafusion::prelude::SessionContext;
 use super::LOCAL_BYTES_MAX;
 use super::prepare::{collapse, features_of};
 use crate::results::explained_schema;
-use crate::statements::{CreateModel, FitOptions, GivenCentres, Strategy};
+use crate::statements::{CreateModel, Elbow, FitOptions, GivenCentres, Strategy};
 
 /// The steps of the fit, and the plans of its query as EXPLAIN shows them.
 pub(crate) async fn explain_fit(
@@ -78,10 +79,23 @@ fn iterations(options: &FitOptions) -> String {
     let (runs, iterations) = (options.n_init, options.max_iter);
     match options.elbow {
         Some(elbow) => format!(
-            "every k from {} down to {}, {runs} times; at most {iterations} iterations for each",
-            elbow.k_max, elbow.k_min
+            "every k from {} down to {}, {runs} times, {}; at most {iterations} iterations for each",
+            elbow.k_max,
+            elbow.k_min,
+            batch(elbow)
         ),
         None => format!("{runs} runs of at most {iterations} iterations, tol {}", options.tol),
+    }
+}
+
+fn batch(elbow: Elbow) -> String {
+    match elbow.k_batch {
+        Some(1) => "one after the other".to_string(),
+        Some(n) => format!("up to {n} of them in each pass"),
+        None => format!(
+            "one after the other (up to {RUNS_AT_ONCE_MAX} in each pass where blocks take more than {} MiB)",
+            LOCAL_BYTES_MAX >> 20
+        ),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use covey_engine::coordinator::{GIVEN, MEAN, PROFILE, Progress, candidates_key, centroids_key, drift_key};
+use covey_engine::coordinator::{GIVEN, MEAN, PROFILE, Progress, candidates_key, centroids_key, drift_key, run_of_key};
 use covey_engine::operators::{encode_centroids, encode_drift};
 use covey_engine::storage::Directory;
 use covey_engine::{external, user_err};
@@ -205,15 +205,11 @@ impl Publication {
         (0..n_rounds).for_each(|round| self.remove(&candidates_key(run, round)));
     }
 
-    /// Publishes the centroids that a run has come to, and gives their key; those that it had come to before go.
-    pub fn solution(&self, run: usize, centroids: &Centroids) -> String {
-        let prefix = format!("solution/{run}/");
-        let key = format!("{prefix}{}", centroids.n_clusters());
+    /// Withdraws what was published for iterations of runs that are over.
+    pub fn forget_runs(&self, is_over: impl Fn(usize) -> bool) {
         if let Some(entry) = self.hub.fits.lock().get_mut(&self.fit) {
-            entry.objects.retain(|key, _| !key.starts_with(&prefix));
+            entry.objects.retain(|key, _| !run_of_key(key).is_some_and(&is_over));
         }
-        self.put(key.clone(), encode_centroids(centroids));
-        key
     }
 
     /// Tells which executor has written a block, and so holds it.

@@ -7,12 +7,12 @@ use covey_engine::coordinator::{RUNS_AT_ONCE_MAX, centroids_key};
 use covey_engine::external;
 use covey_engine::models::{ClusterRow, ElbowCurve, Example, IterationRow, PassWork};
 use covey_engine::operators::{
-    BlockWork, ExampleRow, FitSpec, RunPass, SeedSpec, SummaryRow, decode_centroids, decode_far_points, decode_moments,
-    decode_partial,
+    Begins, BlockWork, ExampleRow, FitSpec, RunPass, SeedSpec, SummaryRow, decode_centroids, decode_far_points,
+    decode_moments, decode_partial,
 };
 use covey_udfs::kmeans::{
-    Centroids, DistanceSum, Drift, FarPoint, FixedPoint, Frame, Iterating, IterationStats, Lloyd, LloydParams, Merge,
-    Moments, Partial, SeedParams, Skipping, Spread,
+    Centroids, DistanceSum, Drift, FarPoint, FixedPoint, Frame, Iterating, IterationStats, Lloyd, LloydParams, Moments,
+    Partial, SeedParams, Skipping, Spread,
 };
 use covey_udfs::matrix::{Density, WEIGHT_ONE};
 use datafusion::arrow::array::{AsArray, RecordBatch};
@@ -24,7 +24,7 @@ use futures::future::try_join_all;
 use super::{Fit, Prepared};
 use crate::statements::{FitOptions, Strategy};
 
-/// Most coordinates of all centres of the runs that share passes: what the scheduler and a local fit hold of them takes some
+/// Most coordinates of all centres of the runs that share passes, those of a sweep included: what the scheduler and a local fit hold of them takes some
 /// 64 bytes for each.
 const RUNS_COORDINATES_MAX: usize = 1 << 25;
 
@@ -43,8 +43,8 @@ pub(super) struct Solution {
 pub(super) struct Running<S> {
     pub run: usize,
     pub state: S,
-    /// Clusters that were merged since the last iteration.
-    merges: Vec<Merge>,
+    /// Where it begins, if not by itself. Gone with the first iteration.
+    begins: Option<Begins>,
     pub iterations: Vec<IterationRow>,
     /// When bounds are kept, and how far centres have moved; none where they never are.
     skipping: Option<(Skipping, Drift)>,
@@ -52,16 +52,16 @@ pub(super) struct Running<S> {
 
 impl<S: Iterating> Running<S> {
     pub fn new(run: usize, state: S) -> Self {
-        Self { run, state, merges: vec![], iterations: vec![], skipping: None }
+        Self { run, state, begins: None, iterations: vec![], skipping: None }
     }
 
-    /// The same after clusters were merged.
-    pub fn after(self, merges: Vec<Merge>) -> Self {
-        Self { merges, ..self }
+    /// The same, going on from another run.
+    pub fn after(self, begins: Option<Begins>) -> Self {
+        Self { begins, ..self }
     }
 
-    /// The same, with bounds where they pay. Clusters must not be merged.
-    fn with_bounds(self, skipping: Skipping, frame: &Frame) -> Self {
+    /// The same, with bounds where they pay.
+    pub fn with_bounds(self, skipping: Skipping, frame: &Frame) -> Self {
         let drift = Drift::new(self.state.lloyd().centroids().n_clusters(), frame);
         Self { skipping: Some((skipping, drift)), ..self }
     }
@@ -78,13 +78,13 @@ impl<S: Iterating> Running<S> {
     }
 
     /// The iteration to come, counted from 0.
-    fn iteration(&self) -> usize {
+    pub fn iteration(&self) -> usize {
         self.state.lloyd().history().len()
     }
 
     fn pass(&mut self) -> RunPass {
-        let merges = std::mem::take(&mut self.merges);
-        RunPass { run: self.run, iteration: self.iteration(), merges, has_bounds: self.drift().is_some() }
+        let begins = self.begins.take();
+        RunPass { run: self.run, iteration: self.iteration(), begins, has_bounds: self.drift().is_some() }
     }
 }
 
@@ -116,7 +116,7 @@ impl Fit<'_> {
         }
         let (mut best, mut all_iterations): (Option<Solution>, _) = (None, vec![]);
         let n_runs = self.options.n_init;
-        let step = self.runs_at_once(scale.n_features());
+        let step = runs_at_once(self.options.n_clusters, scale.n_features());
         for runs in (0..n_runs).step_by(step).map(|run| run..n_runs.min(run + step)) {
             self.context.job.runs(runs.clone(), n_runs);
             let found = match &spread {
@@ -147,12 +147,6 @@ impl Fit<'_> {
         let mut best = best.ok_or_else(|| exec_datafusion_err!("a fit ended without a run"))?;
         best.iterations = all_iterations;
         Ok(best)
-    }
-
-    /// As many runs share each pass as there is room for.
-    fn runs_at_once(&self, n_features: usize) -> usize {
-        let coordinates = self.options.n_clusters.saturating_mul(n_features).max(1);
-        (RUNS_COORDINATES_MAX / coordinates).clamp(1, RUNS_AT_ONCE_MAX)
     }
 
     pub(super) fn seed(&self, run: usize) -> SeedSpec {
@@ -214,7 +208,7 @@ impl Fit<'_> {
         runs.clone().zip(run_results(&batches, runs.len())?).map(rows).collect()
     }
 
-    /// One job for each iteration, which all runs share, until their states are done.
+    /// One job for each iteration, which all runs share, until their states are done. Labels are kept of all of them.
     pub(super) async fn iterate_distributed<S: Iterating + Send + 'static>(
         &self,
         mut running: Vec<Running<S>>,
@@ -227,20 +221,26 @@ impl Fit<'_> {
                 done.sort_by_key(|run| run.run);
                 return Ok(done);
             }
-            let passes = self.assign(&mut running, urls).await?;
+            let ended = done.iter().map(|run: &Running<S>| run.run).collect();
+            let passes = self.assign(&mut running, ended, urls).await?;
             let steps = running.into_iter().zip(passes).map(|(run, pass)| self.advance(run, pass, urls));
             running = try_join_all(steps).await?;
         }
     }
 
-    async fn assign<S: Iterating>(&self, running: &mut [Running<S>], urls: &[String]) -> Result<Vec<Pass>> {
+    async fn assign<S: Iterating>(
+        &self,
+        running: &mut [Running<S>],
+        kept: Vec<usize>,
+        urls: &[String],
+    ) -> Result<Vec<Pass>> {
         for run in &*running {
             self.published.centroids(run.run, run.iteration(), run.state.lloyd().centroids());
             run.drift().into_iter().for_each(|drift| self.published.drift(run.run, run.iteration(), drift));
         }
         let zeros = |run: &Running<S>| Pass::zeros(run.state.lloyd().centroids().n_clusters());
         let mut passes: Vec<Pass> = running.iter().map(zeros).collect();
-        let work = BlockWork::Assign(running.iter_mut().map(Running::pass).collect());
+        let work = BlockWork::Assign { passes: running.iter_mut().map(Running::pass).collect(), kept };
         let batches = self.run_blocks(work, urls, self.n_partitions()).await?;
         for part in results(&batches) {
             let pass = &mut passes[part.of];
@@ -335,6 +335,12 @@ fn example(row: ExampleRow) -> Example {
     // A row without a known term lies at a distance too, but that is not what it was ranked by.
     let distance = row.squared_distance.is_finite().then(|| row.squared_distance.sqrt());
     Example { text: row.text, distance, size: row.weight as f64 / WEIGHT_ONE as f64 }
+}
+
+/// As many runs share each pass as there is room for.
+pub(super) fn runs_at_once(n_clusters: usize, n_features: usize) -> usize {
+    let coordinates = n_clusters.saturating_mul(n_features).max(1);
+    (RUNS_COORDINATES_MAX / coordinates).clamp(1, RUNS_AT_ONCE_MAX)
 }
 
 /// Seconds of a core where centres are wide: not on the threads that serve.

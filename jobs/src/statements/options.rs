@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::str::FromStr;
 
+use covey_engine::coordinator::RUNS_AT_ONCE_MAX;
 use covey_engine::models::{METRIC_COSINE, METRIC_OPTION};
 use covey_engine::{external, user_err};
 use covey_udfs::kmeans::{CLUSTERS_MAX, Init, Metric, SWEEP_CLUSTERS_MAX};
@@ -36,11 +37,13 @@ pub enum Strategy {
 pub struct Elbow {
     pub k_min: usize,
     pub k_max: usize,
+    /// How many of them share each pass over the rows; the fit decides where it is not given.
+    pub k_batch: Option<usize>,
 }
 
 impl Default for Elbow {
     fn default() -> Self {
-        Self { k_min: 1, k_max: 200 }
+        Self { k_min: 1, k_max: 200, k_batch: None }
     }
 }
 
@@ -67,10 +70,11 @@ pub struct FitOptions {
     pub text_options: BTreeSet<String>,
 }
 
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 21] = [
     "n_clusters",
     "k_min",
     "k_max",
+    "k_batch",
     "init",
     "n_init",
     "max_iter",
@@ -154,6 +158,8 @@ impl FitOptions {
             match name.as_str() {
                 "k_min" => range.k_min = parse(&name, &value, "a number of clusters")?,
                 "k_max" => range.k_max = parse(&name, &value, "a number of clusters")?,
+                "k_batch" if value == "auto" => range.k_batch = None,
+                "k_batch" => range.k_batch = Some(parse(&name, &value, "a number of numbers of clusters, or 'auto'")?),
                 "n_clusters" if value == "auto" => options.elbow = Some(range),
                 _ => options.set(&name, &value)?,
             }
@@ -184,16 +190,19 @@ impl FitOptions {
 
     fn take_range(&mut self, range: Elbow, given: &BTreeSet<String>) -> Result<()> {
         let Some(elbow) = &mut self.elbow else {
-            return match ["k_min", "k_max"].iter().find(|name| given.contains(**name)) {
+            return match ["k_min", "k_max", "k_batch"].iter().find(|name| given.contains(**name)) {
                 Some(name) => user_err!("option {name} is for n_clusters 'auto'"),
                 None => Ok(()),
             };
         };
-        let Elbow { k_min, k_max } = range;
+        let Elbow { k_min, k_max, k_batch } = range;
         if !(1 <= k_min && k_min <= k_max && k_max <= SWEEP_CLUSTERS_MAX) {
             return user_err!(
                 "k_min and k_max must be between 1 and {SWEEP_CLUSTERS_MAX}, the first not above the other, got {k_min} and {k_max}"
             );
+        }
+        if let Some(k_batch) = k_batch.filter(|k_batch| !(1..=RUNS_AT_ONCE_MAX).contains(k_batch)) {
+            return user_err!("k_batch must be between 1 and {RUNS_AT_ONCE_MAX}, or 'auto', got {k_batch}");
         }
         *elbow = range;
         self.n_clusters = k_max;
@@ -273,10 +282,11 @@ impl FitOptions {
         let mut recorded = BTreeMap::new();
         let mut put = |name: &str, value: &dyn Display| recorded.insert(name.to_string(), value.to_string());
         match self.elbow {
-            Some(Elbow { k_min, k_max }) => {
+            Some(Elbow { k_min, k_max, k_batch }) => {
                 put("n_clusters", &"auto");
                 put("k_min", &k_min);
                 put("k_max", &k_max);
+                put("k_batch", &k_batch.map_or("auto".to_string(), |n| n.to_string()));
             }
             None => {
                 put("n_clusters", &self.n_clusters);

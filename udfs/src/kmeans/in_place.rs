@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::bounds::Drift;
 use super::skipping::Skipping;
-use super::sweep::{Merge, Sample, Sweep, SweepStep, distances_to_centres, first_rise};
+use super::sweep::{Branch, Merge, Sample, Sweep, SweepStep, distances_to_centres, first_rise};
 use super::{
     Cancel, CentroidTable, Distinct, FarPoint, FixedPoint, Frame, Iterating, IterationStats, Lloyd, Moments, Partial,
     Profile, Resident, Spread, farthest, squares, totals,
@@ -54,7 +54,8 @@ pub fn iterate(
     report: impl Fn(&IterationStats),
     cancel: &Cancel,
 ) -> Option<CentroidTable> {
-    let mut run = Run::new(blocks, lloyd, frame);
+    let table = CentroidTable::of_changed(lloyd.centroids().clone(), frame, lloyd.changed());
+    let mut run = Run::new(blocks, table);
     while !lloyd.is_done() {
         run.step(blocks, lloyd, cancel)?;
         lloyd.history().last().into_iter().for_each(&report);
@@ -71,12 +72,12 @@ struct Run {
 }
 
 impl Run {
-    fn new(blocks: &[Resident], lloyd: &Lloyd, frame: Frame) -> Self {
+    fn new(blocks: &[Resident], table: CentroidTable) -> Self {
         let count = |of: fn(&Points) -> usize| blocks.iter().map(|block| of(block.distinct.points())).sum::<usize>();
         let (n_rows, n_values) = (count(Points::len), count(|points| points.rows.values().len()));
+        let frame = table.frame();
         let skipping = Skipping::new(frame.density(), n_rows as u64, n_values as u64);
-        let drift = Drift::new(lloyd.centroids().n_clusters(), &frame);
-        let table = CentroidTable::of_changed(lloyd.centroids().clone(), frame, lloyd.changed());
+        let drift = Drift::new(table.n_clusters(), frame);
         Self { table, drift, skipping }
     }
 
@@ -110,37 +111,82 @@ pub fn sweep(
     mut sweep: Sweep,
     sample: &Sample,
     frame: Frame,
-    report: impl Fn(&IterationStats),
+    report: impl Fn(&IterationStats) + Sync,
     cancel: &Cancel,
 ) -> Option<(Vec<SweepStep>, Vec<IterationStats>)> {
-    let mut run = Run::new(blocks, sweep.lloyd(), frame.clone());
+    let solver = Solver { sample, frame, report, cancel };
+    let mut kept: Option<Run> = None;
     loop {
-        while !sweep.lloyd().is_done() {
-            run.step(blocks, &mut sweep, cancel)?;
-            sweep.lloyd().history().last().into_iter().for_each(&report);
-        }
-        if sweep.is_asked_for() {
-            let distances = distances_of(blocks, &run.table, sweep.is_stale(), sweep.lloyd().scale());
-            sweep.record(&distances, sample.silhouette(&run.table));
-        }
-        run.table.let_go();
-        let Some(merge) = sweep.merge() else { break };
-        run.merge(blocks, sweep.lloyd(), merge);
+        kept.iter_mut().for_each(|run| run.table.let_go());
+        let mut branches = sweep.branch();
+        kept = match &mut branches[..] {
+            [] => break,
+            [branch] => Some(solver.solve(branch, blocks, kept)?),
+            branches => {
+                solver.solve_all(branches, blocks)?;
+                None
+            }
+        };
+        sweep.take(branches);
     }
-    let mut finished = sweep.finish();
+    let mut finished = sweep.finish()?;
     while let Some(i) = first_rise(&finished.steps) {
         let centroids = finished.steps[i - 1].centroids();
-        let table = CentroidTable::new(centroids.clone(), frame.clone());
+        let table = CentroidTable::new(centroids.clone(), solver.frame.clone());
         let mut fresh: Vec<Resident> = blocks.iter().map(Resident::fresh).collect();
         let far = farthest_of(&relabelled(&fresh, &table, cancel)?, &table, 1);
-        let mut lloyd = finished.from_below(&centroids, &far);
-        let table = iterate(&mut fresh, &mut lloyd, frame.clone(), &report, cancel)?;
-        let mut mending = Sweep::of_one(lloyd);
-        let distances = distances_of(&fresh, &table, mending.is_stale(), mending.lloyd().scale());
-        mending.record(&distances, sample.silhouette(&table));
+        let mut mending = Branch::of_one(finished.from_below(&centroids, &far));
+        solver.solve(&mut mending, &mut fresh, None)?;
         finished.mend(i, mending);
     }
     Some((finished.steps, finished.history))
+}
+
+/// Solves runs of a sweep over blocks.
+struct Solver<'a, R> {
+    sample: &'a Sample,
+    frame: Frame,
+    report: R,
+    cancel: &'a Cancel,
+}
+
+impl<R: Fn(&IterationStats) + Sync> Solver<'_, R> {
+    /// `blocks` are as the solution has left them that the run begins at; `kept` is what it has kept, if it is at hand.
+    fn solve(&self, branch: &mut Branch, blocks: &mut [Resident], kept: Option<Run>) -> Option<Run> {
+        let mut run = self.begin(branch, blocks, kept);
+        while !branch.lloyd().is_done() {
+            run.step(blocks, branch, self.cancel)?;
+            branch.lloyd().history().last().into_iter().for_each(&self.report);
+        }
+        if branch.is_asked_for() {
+            let distances = distances_of(blocks, &run.table, branch.is_stale(), branch.lloyd().scale());
+            branch.record(&distances, self.sample.silhouette(&run.table));
+        }
+        Some(run)
+    }
+
+    fn begin(&self, branch: &Branch, blocks: &mut [Resident], kept: Option<Run>) -> Run {
+        if let (Some(mut run), [merge]) = (kept, branch.merges()) {
+            run.merge(blocks, branch.lloyd(), *merge);
+            return run;
+        }
+        blocks.par_iter_mut().for_each(|block| block.begin_again(branch.merges()));
+        let (centroids, frame) = (branch.lloyd().centroids().clone(), self.frame.clone());
+        let table = match branch.merges() {
+            [] => CentroidTable::of_changed(centroids, frame, branch.lloyd().changed()),
+            _ => CentroidTable::new(centroids, frame),
+        };
+        Run::new(blocks, table)
+    }
+
+    /// The same for several at once. Leaves the blocks as the last one does.
+    fn solve_all(&self, branches: &mut [Branch], blocks: &mut [Resident]) -> Option<()> {
+        let mut copies: Vec<Vec<Resident>> = branches.iter().map(|_| blocks.to_vec()).collect();
+        let solving = branches.par_iter_mut().zip(&mut copies);
+        solving.try_for_each(|(branch, blocks)| self.solve(branch, blocks, None).map(drop))?;
+        blocks.swap_with_slice(&mut copies.pop()?);
+        Some(())
+    }
 }
 
 /// Σ w·d of the rows of each cluster that is asked for.

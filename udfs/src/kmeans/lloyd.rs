@@ -174,7 +174,7 @@ pub struct Lloyd {
     /// ‖c − c'‖² of each cluster in the last iteration.
     squared_shifts: Vec<f64>,
     history: Vec<IterationStats>,
-    /// Iterations before clusters were last merged.
+    /// Iterations of the runs that this one goes on from.
     n_before: usize,
     done: bool,
 }
@@ -223,7 +223,11 @@ impl Lloyd {
         let renumbered = changed.iter_mut().filter(|changed| changed.cluster == clusters.len());
         renumbered.for_each(|changed| changed.cluster = from);
         changed.extend(moved);
-        self.n_before = self.history.len();
+    }
+
+    /// Begins a new run where this one is, after `n_before` iterations of those before it.
+    pub(super) fn begin_again(&mut self, n_before: usize) {
+        (self.history, self.n_before) = (vec![], n_before);
         self.done = self.params.max_iter == 0;
     }
 
@@ -308,7 +312,7 @@ impl Lloyd {
         self.squared_shifts = shifts;
         let weight = self.clusters.iter().map(|cluster| cluster.sum.weight as u64).sum();
         self.history.push(IterationStats {
-            iteration: self.history.len() + 1,
+            iteration: self.n_before + self.history.len() + 1,
             n_clusters: self.clusters.len(),
             inertia,
             squared_shift,
@@ -318,8 +322,7 @@ impl Lloyd {
             weight,
         });
         // Labels that did not change give the same sums and so the same bits: no shift at all.
-        let n_iter = self.history.len() - self.n_before;
-        self.done = squared_shift <= self.squared_shift_max() || n_iter >= self.params.max_iter;
+        self.done = squared_shift <= self.squared_shift_max() || self.history.len() >= self.params.max_iter;
         self.history.last().expect("just pushed")
     }
 

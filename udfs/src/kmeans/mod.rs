@@ -53,7 +53,7 @@ pub use seeding::{
 pub use skipping::Skipping;
 pub use sums::{ClusterSum, SumScratch};
 pub use sweep::{
-    Choice, ElbowPoint, Finished, Merge, SWEEP_CLUSTERS_MAX, Sample, Sweep, SweepStep, best_of, davies_bouldin,
+    Branch, Choice, ElbowPoint, Finished, Merge, SWEEP_CLUSTERS_MAX, Sample, Sweep, SweepStep, best_of, davies_bouldin,
     distances_to_centres, elbow_of, first_rise, start_of,
 };
 pub use table::{CentroidTable, Scratch};

@@ -70,6 +70,12 @@ impl Resident {
         self.bounds.take()
     }
 
+    /// Begins a run at the clusters that these merges leave; nothing is known of them yet but the labels.
+    pub fn begin_again(&mut self, merges: &[Merge]) {
+        self.bounds = None;
+        merges.iter().for_each(|merge| self.merge(*merge));
+    }
+
     /// Renumbers clusters of which two are one now. Of the rows of these no bounds are known any more.
     pub fn merge(&mut self, merge: Merge) {
         for (i, label) in self.labels.iter_mut().enumerate() {

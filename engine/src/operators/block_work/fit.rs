@@ -121,7 +121,7 @@ impl Held {
             let init = self.seed(&SeedSpec { params, ..spec.seed.clone() }, cancel)?;
             report(Progress::Seeded);
             let lloyd = Lloyd::new(spec.lloyd, self.scale.clone(), self.spread.clone(), init);
-            let sweep = Sweep::try_new(lloyd, spec.k_min, spec.k_max).map_err(external)?;
+            let sweep = Sweep::try_new(lloyd, spec.k_min, spec.k_max, spec.k_batch).map_err(external)?;
             let iterated = |stats: &IterationStats| report(Progress::Iterated(stats.clone()));
             let (steps, stats) =
                 in_place::sweep(&mut self.residents(), sweep, &sample, self.frame.clone(), iterated, cancel)

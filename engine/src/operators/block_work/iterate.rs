@@ -12,7 +12,7 @@ use datafusion::arrow::array::{Array, ArrayRef, BinaryArray, StringArray, UInt32
 use datafusion::error::Result;
 
 use super::summary::{ExampleRow, SummaryRow};
-use super::{RunPass, Task};
+use super::{DistancesPass, RunPass, Task};
 use crate::block_cache::{Found, HeldBlock};
 use crate::blocks::Documents;
 use crate::coordinator::{Arithmetic, centroids_key, drift_key};
@@ -64,7 +64,7 @@ pub(super) async fn moments(task: Task, around_mean: bool) -> Result<Vec<ArrayRe
 }
 
 /// What an iteration of each run changes: only rows that go to another cluster count.
-pub(super) async fn assign(task: Task, passes: Vec<RunPass>) -> Result<Vec<ArrayRef>> {
+pub(super) async fn assign(task: Task, passes: Vec<RunPass>, kept: &[usize]) -> Result<Vec<ArrayRef>> {
     let arithmetic = task.arithmetic().await?;
     let (mut tally, mut runs) = (Tally::default(), vec![]);
     for pass in passes {
@@ -72,7 +72,7 @@ pub(super) async fn assign(task: Task, passes: Vec<RunPass>) -> Result<Vec<Array
     }
     for url in &task.urls {
         let block = task.take(url, &mut tally).await?;
-        block.keep_only(|run| runs.iter().any(|running| running.pass.run == run));
+        block.keep_only(|run| kept.contains(&run) || runs.iter().any(|running| running.pass.knows(run)));
         for running in &mut runs {
             running.prepare(&task, &block).await?;
         }
@@ -85,6 +85,13 @@ pub(super) async fn assign(task: Task, passes: Vec<RunPass>) -> Result<Vec<Array
     }
     let partials = runs.iter().map(|run| encode_partial(run.table.centroids().n_features(), &run.total));
     Ok(result_rows(&task, &tally, partials))
+}
+
+impl RunPass {
+    /// What is known of the rows after iterations of `run` is of use.
+    fn knows(&self, run: usize) -> bool {
+        self.run == run || self.begins.as_ref().is_some_and(|begins| begins.run == run)
+    }
 }
 
 /// A run in a pass that it may share with others.
@@ -115,20 +122,25 @@ impl Running {
     }
 
     async fn prepare(&mut self, task: &Task, block: &HeldBlock) -> Result<()> {
-        let RunPass { run, iteration, .. } = self.pass;
-        let Some(before) = iteration.checked_sub(1) else { return Ok(()) };
-        self.labelled = Labelled::after(task, run, before, block.take_labels(run, before)).await?;
-        self.bounds = block.take_bounds(run, before);
+        let RunPass { run, iteration, begins, .. } = &self.pass;
+        if let Some(begins) = begins {
+            // Other runs may begin there too.
+            let labels = block.labels(begins.run, begins.iteration);
+            self.labelled = Labelled::after(task, begins.run, begins.iteration, labels).await?;
+        } else if let Some(before) = iteration.checked_sub(1) {
+            self.labelled = Labelled::after(task, *run, before, block.take_labels(*run, before)).await?;
+            self.bounds = block.take_bounds(*run, before);
+        }
         Ok(())
     }
 
     fn pass(&mut self, block: &HeldBlock, arithmetic: &Arithmetic, cancel: &kmeans::Cancel) -> Result<()> {
-        let RunPass { run, iteration, merges, .. } = &self.pass;
+        let RunPass { run, iteration, begins, .. } = &self.pass;
         let labelled = std::mem::replace(&mut self.labelled, Labelled::Unassigned);
         let bounds = self.bounds.take().filter(|_| matches!(labelled, Labelled::Known(_)));
         let mut resident = labelled.resident(block, &arithmetic.frame, cancel)?;
         resident.put_bounds(bounds);
-        merges.iter().for_each(|merge| resident.merge(*merge));
+        begins.iter().for_each(|begins| resident.begin_again(&begins.merges));
         let drift = self.drift.as_ref();
         let partial = resident.pass(&self.table, &arithmetic.scale, drift, cancel).ok_or_else(cancelled)?;
         resident.take_bounds().into_iter().for_each(|bounds| block.keep_bounds(*run, *iteration, bounds));
@@ -169,28 +181,28 @@ impl Labelled {
     }
 }
 
-pub(super) async fn distances(
-    task: Task,
-    run: usize,
-    iteration: usize,
-    key: &str,
-    is_asked_for: Vec<bool>,
-) -> Result<Vec<ArrayRef>> {
-    let (arithmetic, table) = (task.arithmetic().await?, task.table(key).await?);
-    let (mut tally, mut total) = (Tally::default(), vec![0; is_asked_for.len()]);
-    let is_asked_for: Arc<[bool]> = is_asked_for.into();
+pub(super) async fn distances(task: Task, passes: Vec<DistancesPass>) -> Result<Vec<ArrayRef>> {
+    let arithmetic = task.arithmetic().await?;
+    let (mut tally, mut runs) = (Tally::default(), vec![]);
+    for pass in passes {
+        let table = task.table(&pass.centroids).await?;
+        let total = vec![0; table.n_clusters()];
+        runs.push((Arc::new(pass.is_asked_for), table, (pass.run, pass.iteration), total));
+    }
     for url in &task.urls {
         let block = task.take(url, &mut tally).await?;
-        let labelled = Labelled::after(&task, run, iteration, block.labels(run, iteration)).await?;
-        let (table, arithmetic) = (Arc::clone(&table), Arc::clone(&arithmetic));
-        let is_asked_for = Arc::clone(&is_asked_for);
-        let distances = compute(move |cancel| {
-            let resident = labelled.resident(&block, &arithmetic.frame, cancel)?;
-            Ok(in_place::distances_of(&[resident], &table, &is_asked_for, &arithmetic.scale))
-        });
-        total.iter_mut().zip(distances.await?).for_each(|(total, part)| *total += part);
+        for (is_asked_for, table, (run, iteration), total) in &mut runs {
+            let labelled = Labelled::after(&task, *run, *iteration, block.labels(*run, *iteration)).await?;
+            let (block, arithmetic) = (Arc::clone(&block), Arc::clone(&arithmetic));
+            let (table, is_asked_for) = (Arc::clone(table), Arc::clone(is_asked_for));
+            let distances = compute(move |cancel| {
+                let resident = labelled.resident(&block, &arithmetic.frame, cancel)?;
+                Ok(in_place::distances_of(&[resident], &table, &is_asked_for, &arithmetic.scale))
+            });
+            total.iter_mut().zip(distances.await?).for_each(|(total, part)| *total += part);
+        }
     }
-    Ok(result_row(&task, &tally, &encode_distances(&total)))
+    Ok(result_rows(&task, &tally, runs.iter().map(|(.., total)| encode_distances(total))))
 }
 
 pub(super) async fn sample(task: Task, n: usize, random_state: u64) -> Result<Vec<ArrayRef>> {

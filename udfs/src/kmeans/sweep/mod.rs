@@ -3,12 +3,13 @@
 //! what a pass needs to know is known from the k before, and centres that are means of many rows are better starts
 //! than rows are: `docs/decisions/0013-elbow.md` has the numbers.
 //!
-//! [`Sweep`] is a state machine like [`Lloyd`]: whoever runs the passes feeds it.
+//! [`Sweep`] is a state machine like [`Lloyd`]: whoever runs the passes feeds it. Where a pass over the rows is dear, several
+//! numbers of clusters share it: their runs begin after one merge, two, three and so on of the same solution.
 //!
 //! ```text
-//! seed start_of(k_max) ─► Lloyd until done ─► record ─► merge ─┐
-//!                           ▲                                  │ until k_min
-//!                           └──────────────────────────────────┘
+//! seed start_of(k_max) ─► Lloyd until done ─► record ─► merge, for each of a batch ─┐
+//!                           ▲                                                       │ until k_min
+//!                           └───────────────────────────────────────────────────────┘
 //! rises? ─► k's centres and the farthest row ─► Lloyd until done ─► mend       (in order of k, so that none is above)
 //! ```
 
@@ -34,6 +35,10 @@ pub const SWEEP_CLUSTERS_MAX: usize = 2_000;
 
 /// A sweep begins with one cluster more for so many of `k_max`: seeds are merged before they count.
 const HEADROOM: usize = 4;
+
+/// At most one number of clusters for so many clusters is solved beside others: of those that begin after more merges, more
+/// has to be put right.
+const BATCH_SHARE: usize = 8;
 
 /// What a sweep up to `k_max` begins with, where there are so many distinct rows.
 pub fn start_of(k_max: usize) -> usize {
@@ -81,12 +86,13 @@ impl SweepStep {
     }
 }
 
-/// The state of a sweep.
-#[derive(Debug)]
-pub struct Sweep {
+/// The run for one number of clusters, and what is known of its solution.
+#[derive(Debug, Clone)]
+pub struct Branch {
     lloyd: Lloyd,
-    k_min: usize,
-    k_max: usize,
+    /// What has become of the clusters of the solution that it begins at.
+    merges: Vec<Merge>,
+    is_asked_for: bool,
     pairs: Pairs,
     /// Non-zeros of the centres, shared by the steps in which a centre is the same; none of those that have moved.
     centres: Vec<Option<Arc<NonZeros>>>,
@@ -94,42 +100,69 @@ pub struct Sweep {
     distances: Vec<i128>,
     /// Clusters that have changed since their distances were summed.
     is_stale: Vec<bool>,
-    n_before: usize,
-    /// By falling k.
-    steps: Vec<SweepStep>,
+    step: Option<SweepStep>,
 }
 
-impl Sweep {
-    /// Records one solution, of whatever number of clusters.
+impl Branch {
+    /// A run that begins by itself.
     pub fn of_one(lloyd: Lloyd) -> Self {
-        Self::new(lloyd, 1, usize::MAX)
-    }
-
-    /// Begins where `lloyd` does, and ends there too if that is below `k_max`.
-    ///
-    /// # Errors
-    /// When it is below `k_min`: there are no more distinct rows.
-    pub fn try_new(lloyd: Lloyd, k_min: usize, k_max: usize) -> Result<Self> {
-        let k = lloyd.centroids().n_clusters();
-        if k < k_min {
-            return input_err!("k_min is {k_min}, but there are only {k} rows that differ as vectors");
-        }
-        Ok(Self::new(lloyd, k_min, k_max))
-    }
-
-    fn new(lloyd: Lloyd, k_min: usize, k_max: usize) -> Self {
         let k = lloyd.centroids().n_clusters();
         Self {
             lloyd,
-            k_min,
-            k_max,
+            merges: vec![],
+            is_asked_for: true,
             pairs: Pairs::new(k),
             centres: vec![None; k],
             distances: vec![0; k],
             is_stale: vec![true; k],
-            n_before: 0,
-            steps: vec![],
+            step: None,
         }
+    }
+
+    fn n_clusters(&self) -> usize {
+        self.lloyd.centroids().n_clusters()
+    }
+
+    /// The merges that lead from the solution before to where this run begins.
+    pub fn merges(&self) -> &[Merge] {
+        &self.merges
+    }
+
+    /// Whether its number of clusters is one of those that are asked for.
+    pub fn is_asked_for(&self) -> bool {
+        self.is_asked_for
+    }
+
+    /// The clusters whose rows have to be measured for [`Self::record`].
+    pub fn is_stale(&self) -> &[bool] {
+        &self.is_stale
+    }
+
+    /// Ends a run: `distances` are Σ w·d, quantised, of the rows of the clusters that are stale.
+    pub fn record(&mut self, distances: &[i128], silhouette: Option<f64>) -> &ElbowPoint {
+        let stale = self.is_stale.iter().zip(distances);
+        let kept = self.distances.iter_mut().zip(stale).filter(|(_, (is_stale, _))| **is_stale);
+        kept.for_each(|(kept, (_, distance))| *kept = *distance);
+        self.pairs.refresh(&self.lloyd);
+        self.is_stale.fill(false);
+        let point = ElbowPoint {
+            n_clusters: self.n_clusters(),
+            n_iter: self.lloyd.history().len(),
+            inertia: self.lloyd.inertia_around_means(),
+            silhouette,
+            davies_bouldin: self.pairs.davies_bouldin(&self.mean_distances()),
+        };
+        let centroids = self.lloyd.centroids();
+        let centre = |(cluster, kept): (usize, &mut Option<Arc<_>>)| {
+            Arc::clone(kept.get_or_insert_with(|| Arc::new(non_zeros(centroids.centre(cluster)))))
+        };
+        let centres = self.centres.iter_mut().enumerate().map(centre).collect();
+        &self.step.insert(SweepStep { point, centres, n_features: centroids.n_features() }).point
+    }
+
+    fn mean_distances(&self) -> Vec<f64> {
+        let mean = |(cluster, sum): (usize, &i128)| self.lloyd.scale().mean_distance(*sum, self.lloyd.weight(cluster));
+        self.distances.iter().enumerate().map(mean).collect()
     }
 
     fn take_changes(&mut self) {
@@ -140,50 +173,9 @@ impl Sweep {
         }
     }
 
-    /// Whether the present number of clusters is one of those asked for.
-    pub fn is_asked_for(&self) -> bool {
-        (self.k_min..=self.k_max).contains(&self.lloyd.centroids().n_clusters())
-    }
-
-    /// The clusters whose rows have to be measured for [`Self::record`].
-    pub fn is_stale(&self) -> &[bool] {
-        &self.is_stale
-    }
-
-    /// Ends a step: `distances` are Σ w·d, quantised, of the rows of the clusters that are stale.
-    pub fn record(&mut self, distances: &[i128], silhouette: Option<f64>) -> &ElbowPoint {
-        let stale = self.is_stale.iter().zip(distances);
-        let kept = self.distances.iter_mut().zip(stale).filter(|(_, (is_stale, _))| **is_stale);
-        kept.for_each(|(kept, (_, distance))| *kept = *distance);
-        self.pairs.refresh(&self.lloyd);
-        self.is_stale.fill(false);
-        let point = ElbowPoint {
-            n_clusters: self.lloyd.centroids().n_clusters(),
-            n_iter: self.lloyd.history().len() - self.n_before,
-            inertia: self.lloyd.inertia_around_means(),
-            silhouette,
-            davies_bouldin: self.pairs.davies_bouldin(&self.mean_distances()),
-        };
-        let centroids = self.lloyd.centroids();
-        let centre = |(cluster, kept): (usize, &mut Option<Arc<_>>)| {
-            Arc::clone(kept.get_or_insert_with(|| Arc::new(non_zeros(centroids.centre(cluster)))))
-        };
-        let centres = self.centres.iter_mut().enumerate().map(centre).collect();
-        self.steps.push(SweepStep { point, centres, n_features: centroids.n_features() });
-        &self.steps[self.steps.len() - 1].point
-    }
-
-    fn mean_distances(&self) -> Vec<f64> {
-        let mean = |(cluster, sum): (usize, &i128)| self.lloyd.scale().mean_distance(*sum, self.lloyd.weight(cluster));
-        self.distances.iter().enumerate().map(mean).collect()
-    }
-
-    /// Merges the two clusters whose merge costs least. Nothing when no fewer clusters are asked for.
-    pub fn merge(&mut self) -> Option<Merge> {
-        let k = self.lloyd.centroids().n_clusters();
-        if k <= self.k_min.max(1) {
-            return None;
-        }
+    /// Makes one of the two clusters whose merge costs least.
+    fn merge(&mut self) {
+        let last = self.n_clusters() - 1;
         self.pairs.refresh(&self.lloyd);
         let (to, from) = self.pairs.cheapest(&self.lloyd);
         self.lloyd.merge(to, from);
@@ -191,20 +183,12 @@ impl Sweep {
         self.centres.swap_remove(from);
         self.distances.swap_remove(from);
         self.is_stale.swap_remove(from);
-        self.n_before = self.lloyd.history().len();
         self.take_changes();
-        Some(Merge { to: to as u32, from: from as u32, last: k as u32 - 1 })
-    }
-
-    /// Ends the way down.
-    pub fn finish(mut self) -> Finished {
-        self.steps.reverse();
-        let history = self.lloyd.history().to_vec();
-        Finished { steps: self.steps, history, lloyd: self.lloyd }
+        self.merges.push(Merge { to: to as u32, from: from as u32, last: last as u32 });
     }
 }
 
-impl Iterating for Sweep {
+impl Iterating for Branch {
     fn lloyd(&self) -> &Lloyd {
         &self.lloyd
     }
@@ -212,6 +196,81 @@ impl Iterating for Sweep {
     fn advance(&mut self, partial: Partial, farthest: &[FarPoint]) {
         self.lloyd.advance(partial, farthest);
         self.take_changes();
+    }
+}
+
+/// The way down. Whoever runs the passes solves what [`Self::branch`] gives and records what is asked for of it, and
+/// hands it back to [`Self::take`], until there is no more.
+#[derive(Debug)]
+pub struct Sweep {
+    k_min: usize,
+    k_max: usize,
+    /// Most numbers of clusters that are solved side by side.
+    k_batch: usize,
+    /// What to go on from; none while that is being solved.
+    trunk: Option<Branch>,
+    has_begun: bool,
+    /// By falling k.
+    steps: Vec<SweepStep>,
+    history: Vec<IterationStats>,
+}
+
+impl Sweep {
+    /// Begins where `lloyd` does, and ends there too if that is below `k_max`.
+    ///
+    /// # Errors
+    /// When it is below `k_min`: there are no more distinct rows.
+    pub fn try_new(lloyd: Lloyd, k_min: usize, k_max: usize, k_batch: usize) -> Result<Self> {
+        let k = lloyd.centroids().n_clusters();
+        if k < k_min {
+            return input_err!("k_min is {k_min}, but there are only {k} rows that differ as vectors");
+        }
+        let trunk = Some(Branch { is_asked_for: k <= k_max, ..Branch::of_one(lloyd) });
+        Ok(Self { k_min: k_min.max(1), k_max, k_batch, trunk, has_begun: false, steps: vec![], history: vec![] })
+    }
+
+    /// The runs to solve next, by falling k: each merges one pair of clusters more of the last solution. Nothing where no
+    /// fewer clusters are asked for.
+    pub fn branch(&mut self) -> Vec<Branch> {
+        let Some(mut next) = self.trunk.take() else { return vec![] };
+        if !std::mem::replace(&mut self.has_begun, true) {
+            return vec![next];
+        }
+        let k = next.n_clusters();
+        let n = (k / BATCH_SHARE).clamp(1, self.k_batch.max(1)).min(k - self.k_min);
+        (next.merges, next.step) = (vec![], None);
+        next.lloyd.begin_again(self.history.len());
+        let mut branches = vec![];
+        for i in 0..n {
+            next.merge();
+            next.is_asked_for = next.n_clusters() <= self.k_max;
+            // Of those that nobody asks for, the last one is on the way.
+            if next.is_asked_for && i + 1 < n {
+                branches.push(next.clone());
+            }
+        }
+        match n {
+            0 => self.trunk = Some(next),
+            _ => branches.push(next),
+        }
+        branches
+    }
+
+    /// Takes back what [`Self::branch`] gave.
+    pub fn take(&mut self, branches: Vec<Branch>) {
+        for mut branch in branches {
+            let n_before = self.history.len();
+            let stats = branch.lloyd.history().iter().zip(n_before + 1..);
+            self.history.extend(stats.map(|(stats, iteration)| IterationStats { iteration, ..stats.clone() }));
+            self.steps.extend(branch.step.take());
+            self.trunk = Some(branch);
+        }
+    }
+
+    /// Ends the way down.
+    pub fn finish(mut self) -> Option<Finished> {
+        self.steps.reverse();
+        Some(Finished { steps: self.steps, history: self.history, lloyd: self.trunk?.lloyd })
     }
 }
 
@@ -234,12 +293,13 @@ impl Finished {
 
     /// Puts the solution of that run, which has recorded it, in the place of step `i`. It is never above the step before;
     /// what rounding makes of that is taken away.
-    pub fn mend(&mut self, i: usize, mended: Sweep) {
-        self.history.extend_from_slice(mended.lloyd.history());
+    pub fn mend(&mut self, i: usize, mended: Branch) {
+        let stats = mended.lloyd.history().iter().zip(self.history.len() + 1..);
+        let stats: Vec<_> = stats.map(|(stats, iteration)| IterationStats { iteration, ..stats.clone() }).collect();
+        self.history.extend(stats);
         let bound = self.steps[i - 1].point.inertia;
-        let step = mended.steps.into_iter().next_back();
         // There is no row to add where every row lies on a centre.
-        if let Some(step) = step.filter(|step| step.point.n_clusters == self.steps[i].point.n_clusters) {
+        if let Some(step) = mended.step.filter(|step| step.point.n_clusters == self.steps[i].point.n_clusters) {
             self.steps[i] = step;
         }
         self.steps[i].point.inertia = self.steps[i].point.inertia.min(bound);

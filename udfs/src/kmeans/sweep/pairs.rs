@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::kmeans::{Centroids, Lloyd};
 
 /// ‖c − c'‖² of each pair, below the diagonal.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Pairs {
     squared: Vec<Vec<f64>>,
     is_stale: Vec<bool>,

@@ -81,14 +81,11 @@ pub fn encode_centroids(centroids: &Centroids) -> Bytes {
     out.put_u32_le(centroids.n_clusters() as u32);
     out.put_u32_le(centroids.n_features() as u32);
     for cluster in 0..centroids.n_clusters() {
-        let centre = centroids.centre(cluster);
-        // By bits: -0 is no zero here, so that what arrives is what was sent.
-        let stored = || (0_u32..).zip(centre).filter(|(_, value)| value.to_bits() != 0);
-        let n_stored = stored().count();
-        if n_stored * PAIR_BYTES < centre.len() * VALUE_BYTES {
-            out.put_u32_le(n_stored as u32);
-            stored().for_each(|(feature, _)| out.put_u32_le(feature));
-            stored().for_each(|(_, value)| out.put_f64_le(*value));
+        let (centre, stored) = (centroids.centre(cluster), centroids.non_zeros(cluster));
+        if stored.len() * PAIR_BYTES < centre.len() * VALUE_BYTES {
+            out.put_u32_le(stored.len() as u32);
+            stored.iter().for_each(|feature| out.put_u32_le(*feature));
+            stored.iter().for_each(|feature| out.put_f64_le(centre[*feature as usize]));
         } else {
             out.put_u32_le(ALL_FEATURES);
             centre.iter().for_each(|value| out.put_f64_le(*value));
@@ -103,22 +100,9 @@ pub fn decode_centroids(bytes: &[u8]) -> Result<Centroids> {
     if n_clusters * n_features > COORDINATES_MAX {
         return exec_err!("{n_clusters} centres of {n_features} features are beyond the limit of {COORDINATES_MAX}");
     }
-    let mut values = vec![0.0; n_clusters * n_features];
-    for centre in values.chunks_mut(n_features.max(1)) {
-        match input.u32()? {
-            ALL_FEATURES => {
-                input.need(VALUE_BYTES * n_features)?;
-                centre.iter_mut().try_for_each(|value| input.f64().map(|x| *value = x))?;
-            }
-            n_stored => {
-                for feature in input.features(n_stored, n_features)? {
-                    centre[feature as usize] = input.f64()?;
-                }
-            }
-        }
-    }
+    let centres = (0..n_clusters).map(|_| input.centre(n_features)).collect::<Result<_>>()?;
     input.end()?;
-    Centroids::try_new(n_features, values).map_err(external)
+    Centroids::from_centres(n_features, centres).map_err(external)
 }
 
 pub fn encode_far_points(n_features: usize, points: &[FarPoint]) -> Bytes {
@@ -261,6 +245,22 @@ impl Reader<'_> {
         self.need(size_of::<i128>() * features.len())?;
         let sums = features.iter().map(|_| self.i128()).collect::<Result<_>>()?;
         Ok(ClusterSum::from_parts(weight, features, sums))
+    }
+
+    fn centre(&mut self, n_features: usize) -> Result<Vec<f64>> {
+        match self.u32()? {
+            ALL_FEATURES => {
+                self.need(VALUE_BYTES * n_features)?;
+                (0..n_features).map(|_| self.f64()).collect()
+            }
+            n_stored => {
+                let mut centre = vec![0.0; n_features];
+                for feature in self.features(n_stored, n_features)? {
+                    centre[feature as usize] = self.f64()?;
+                }
+                Ok(centre)
+            }
+        }
     }
 
     /// Ascending features below `n_features`.

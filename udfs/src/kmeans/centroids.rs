@@ -25,10 +25,22 @@ impl Centroids {
         if n_features == 0 || values.is_empty() || !values.len().is_multiple_of(n_features) {
             return input_err!("{} numbers are no centres of {n_features} features", values.len());
         }
-        if values.iter().any(|x| !x.is_finite()) {
+        Self::from_centres(n_features, values.chunks(n_features).map(<[f64]>::to_vec).collect())
+    }
+
+    /// # Errors
+    /// When there are none, or one has not `n_features` numbers, or they are not finite.
+    pub fn from_centres(n_features: usize, centres: Vec<Vec<f64>>) -> Result<Self> {
+        let other = centres.iter().map(Vec::len).find(|len| *len != n_features);
+        if n_features == 0 || centres.is_empty() || other.is_some() {
+            return input_err!("{} numbers are no centre of {n_features} features", other.unwrap_or(0));
+        }
+        // Without a branch for each number.
+        let is_finite = |centre: &Vec<f64>| centre.iter().fold(true, |all, x| all & x.is_finite());
+        if !centres.par_iter().all(is_finite) {
             return input_err!("a centre has a coordinate that is not finite");
         }
-        Ok(Self::of(n_features, values.chunks(n_features).map(<[f64]>::to_vec)))
+        Ok(Self::of(n_features, centres))
     }
 
     /// Dense centres of sparse rows.
@@ -73,6 +85,11 @@ impl Centroids {
         &self.centres[cluster]
     }
 
+    /// The coordinates of a centre that are not zero, see [`non_zeros`].
+    pub fn non_zeros(&self, cluster: usize) -> Vec<u32> {
+        non_zeros(self.centre(cluster))
+    }
+
     pub(super) fn centre_mut(&mut self, cluster: usize) -> &mut Arc<Vec<f64>> {
         &mut self.centres[cluster]
     }
@@ -85,4 +102,19 @@ impl Centroids {
     pub fn values(&self) -> impl Iterator<Item = f64> {
         self.centres.iter().flat_map(|centre| centre.iter().copied())
     }
+}
+
+/// The features of the coordinates that are not zero, ascending. -0 is not zero here: by these a centre can be made again to
+/// the bit.
+pub(super) fn non_zeros(centre: &[f64]) -> Vec<u32> {
+    /// Centres of texts are zeros for the most part: so many are looked at together.
+    const LOOKED_AT: usize = 16;
+    let mut features = vec![];
+    for (start, values) in (0..).step_by(LOOKED_AT).zip(centre.chunks(LOOKED_AT)) {
+        if values.iter().fold(0, |bits, x| bits | x.to_bits()) != 0 {
+            let stored = (start..).zip(values).filter(|(_, x)| x.to_bits() != 0);
+            features.extend(stored.map(|(feature, _)| feature));
+        }
+    }
+    features
 }

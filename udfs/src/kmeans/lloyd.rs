@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::centroids::non_zeros;
 use super::{Centroids, ClusterSum, FarPoint, FixedPoint, Moments, Partial, SumScratch};
 use crate::matrix::WEIGHT_ONE;
 
@@ -472,20 +473,6 @@ impl Cluster {
         let features = Some(either(gone, self.sum.features()));
         (squared_shift, Some(Changed { cluster, features }))
     }
-}
-
-fn non_zeros(centre: &[f64]) -> Vec<u32> {
-    /// Centres of texts are zeros for the most part: so many are looked at together.
-    const LOOKED_AT: usize = 16;
-    let mut features = vec![];
-    for (start, values) in (0..).step_by(LOOKED_AT).zip(centre.chunks(LOOKED_AT)) {
-        // All bits but the sign's: -0 is zero as well.
-        if values.iter().fold(0, |bits, x| bits | x.to_bits() << 1) != 0 {
-            let stored = (start..).zip(values).filter(|(_, x)| **x != 0.0);
-            features.extend(stored.map(|(feature, _)| feature));
-        }
-    }
-    features
 }
 
 /// Those of the first that are not among the others; both ascend.

@@ -9,7 +9,8 @@ use covey_udfs::kmeans::{
 };
 use covey_udfs::matrix::Points;
 use datafusion::arrow::array::{Array, ArrayRef, BinaryArray, StringArray, UInt32Array, UInt64Array};
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
+use futures::future::try_join_all;
 
 use super::summary::{ExampleRow, SummaryRow};
 use super::{DistancesPass, RunPass, Task};
@@ -66,10 +67,8 @@ pub(super) async fn moments(task: Task, around_mean: bool) -> Result<Vec<ArrayRe
 /// What an iteration of each run changes: only rows that go to another cluster count.
 pub(super) async fn assign(task: Task, passes: Vec<RunPass>, kept: &[usize]) -> Result<Vec<ArrayRef>> {
     let arithmetic = task.arithmetic().await?;
-    let (mut tally, mut runs) = (Tally::default(), vec![]);
-    for pass in passes {
-        runs.push(Running::new(&task, pass).await?);
-    }
+    let mut tally = Tally::default();
+    let mut runs = try_join_all(passes.into_iter().map(|pass| Running::new(&task, pass))).await?;
     for url in &task.urls {
         let block = task.take(url, &mut tally).await?;
         block.keep_only(|run| kept.contains(&run) || runs.iter().any(|running| running.pass.knows(run)));
@@ -183,12 +182,13 @@ impl Labelled {
 
 pub(super) async fn distances(task: Task, passes: Vec<DistancesPass>) -> Result<Vec<ArrayRef>> {
     let arithmetic = task.arithmetic().await?;
-    let (mut tally, mut runs) = (Tally::default(), vec![]);
-    for pass in passes {
+    let mut tally = Tally::default();
+    let run = async |pass: DistancesPass| {
         let table = task.table(&pass.centroids).await?;
         let total = vec![0; table.n_clusters()];
-        runs.push((Arc::new(pass.is_asked_for), table, (pass.run, pass.iteration), total));
-    }
+        Ok::<_, DataFusionError>((Arc::new(pass.is_asked_for), table, (pass.run, pass.iteration), total))
+    };
+    let mut runs = try_join_all(passes.into_iter().map(run)).await?;
     for url in &task.urls {
         let block = task.take(url, &mut tally).await?;
         for (is_asked_for, table, (run, iteration), total) in &mut runs {

@@ -38,7 +38,7 @@ const HEADROOM: usize = 4;
 
 /// At most one number of clusters for so many clusters is solved beside others: of those that begin after more merges, more
 /// has to be put right.
-const BATCH_SHARE: usize = 8;
+const BATCH_SHARE: usize = 4;
 
 /// What a sweep up to `k_max` begins with, where there are so many distinct rows.
 pub fn start_of(k_max: usize) -> usize {
@@ -154,7 +154,7 @@ impl Branch {
         };
         let centroids = self.lloyd.centroids();
         let centre = |(cluster, kept): (usize, &mut Option<Arc<_>>)| {
-            Arc::clone(kept.get_or_insert_with(|| Arc::new(non_zeros(centroids.centre(cluster)))))
+            Arc::clone(kept.get_or_insert_with(|| Arc::new(stored(centroids, cluster))))
         };
         let centres = self.centres.iter_mut().enumerate().map(centre).collect();
         &self.step.insert(SweepStep { point, centres, n_features: centroids.n_features() }).point
@@ -306,8 +306,9 @@ impl Finished {
     }
 }
 
-fn non_zeros(centre: &[f64]) -> NonZeros {
-    (0..).zip(centre.iter().copied()).filter(|(_, x)| x.to_bits() != 0).collect()
+fn stored(centroids: &Centroids, cluster: usize) -> NonZeros {
+    let centre = centroids.centre(cluster);
+    centroids.non_zeros(cluster).into_iter().map(|feature| (feature, centre[feature as usize])).collect()
 }
 
 /// The first step, by rising k, whose inertia is above that of the step before.

@@ -7,7 +7,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use clap::Args;
-use covey_udfs::kmeans::{Centroids, FixedPoint, Lloyd, LloydParams, Metric, Profile, Resident, Spread, in_place};
+use covey_udfs::kmeans::{
+    Awake, Centroids, FixedPoint, Lloyd, LloydParams, Metric, Profile, Resident, Spread, in_place,
+};
 use covey_udfs::matrix::{Density, Points, Rows, weight_units};
 use datafusion::arrow::array::{Array, AsArray, Float64Array, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::concat_batches;
@@ -75,6 +77,7 @@ struct Fit {
 fn fit(points: &Arc<Points>, init: &Centroids, max_iter: usize) -> Fit {
     let go_on = AtomicBool::new(false);
     let never = "nothing cancels a benchmark";
+    let _awake = Awake::new();
     let profile = Profile::of(points);
     let scale = FixedPoint::new(&profile);
     let (mean, frame) = in_place::frame_of(&[points], &profile, &scale, &go_on).expect(never);

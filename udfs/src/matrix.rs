@@ -183,19 +183,23 @@ impl Rows {
 
     /// Some of the rows, in this order.
     pub fn gather(&self, rows: &[u32]) -> Self {
-        let part = |rows: &[u32]| {
-            let mut part = Self::new(self.density, self.n_features);
-            rows.iter().for_each(|&row| part.push_row(self.row(row as usize)));
-            part
-        };
-        let parts: Vec<Self> = rows.par_chunks(GATHERED_AT_ONCE).map(part).collect();
-        let mut all = Self::new(self.density, self.n_features);
-        let n_values = parts.iter().map(|part| part.values.len()).sum();
-        all.offsets.reserve(rows.len());
-        all.indices.reserve(n_values);
-        all.values.reserve(n_values);
-        parts.iter().for_each(|part| all.append(part));
-        all
+        let mut offsets = Vec::with_capacity(rows.len() + 1);
+        offsets.push(0);
+        let mut end = 0;
+        for &row in rows {
+            end += self.offsets[row as usize + 1] - self.offsets[row as usize];
+            offsets.push(end);
+        }
+        let (mut indices, mut values) = (vec![0; end], vec![0.0; end]);
+        let parts = parts_of_rows(&mut indices, &offsets, GATHERED_AT_ONCE).into_par_iter();
+        let parts = parts.zip(parts_of_rows(&mut values, &offsets, GATHERED_AT_ONCE));
+        parts.zip(rows.par_chunks(GATHERED_AT_ONCE)).for_each(|((mut indices, mut values), rows)| {
+            for row in rows.iter().map(|&row| self.row(row as usize)) {
+                indices.split_off_mut(..row.indices.len()).into_iter().for_each(|to| to.copy_from_slice(row.indices));
+                values.split_off_mut(..row.values.len()).into_iter().for_each(|to| to.copy_from_slice(row.values));
+            }
+        });
+        Self { n_features: self.n_features, density: self.density, offsets, indices, values }
     }
 
     /// Appends rows of a matrix of the same kind.
@@ -248,6 +252,19 @@ impl Rows {
     pub fn memory_bytes(&self) -> usize {
         size_of_val(&self.offsets[..]) + size_of_val(&self.indices[..]) + size_of_val(&self.values[..])
     }
+}
+
+/// What belongs to the values of rows, cut into parts of so many rows.
+pub(crate) fn parts_of_rows<'a, T>(mut all: &'a mut [T], offsets: &[usize], n_rows: usize) -> Vec<&'a mut [T]> {
+    let ends = offsets.iter().skip(n_rows).step_by(n_rows).copied();
+    let last = offsets.last().copied().unwrap_or(0);
+    let mut start = 0;
+    let part = |end: usize| {
+        let part = all.split_off_mut(..end - start);
+        start = end;
+        part
+    };
+    ends.chain([last]).map_while(part).collect()
 }
 
 /// Rows and the weight of each, in units of [`WEIGHT_ONE`]⁻¹.

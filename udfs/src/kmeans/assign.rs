@@ -15,6 +15,10 @@ use crate::matrix::{Points, Rows};
 /// Rows between two looks at the cancel flag, and the least that is worth a thread.
 pub(super) const CHUNK_ROWS: usize = 2_048;
 
+/// Where there are few rows, a pass gives each thread so many parts of them, of so many rows at least.
+const CHUNKS_PER_THREAD: usize = 16;
+const CHUNK_ROWS_MIN: usize = 256;
+
 /// Set from outside to make a running pass return early. A pass then gives `None`.
 pub type Cancel = AtomicBool;
 
@@ -56,20 +60,22 @@ pub(super) fn reassign(
     cancel: &Cancel,
 ) -> Option<Reassigned> {
     assert_eq!(labels.len(), distinct.len());
-    let n_chunks = labels.len().div_ceil(CHUNK_ROWS);
+    // As even for all threads as chunks of this size let them be.
+    let chunk_rows = labels.len().div_ceil(CHUNKS_PER_THREAD * rayon::current_num_threads());
+    let chunk_rows = chunk_rows.clamp(CHUNK_ROWS_MIN, CHUNK_ROWS);
     let bounds: Vec<Option<BoundsMut<'_>>> = match bounds {
-        Some((bounds, drift)) => bounds.chunks(CHUNK_ROWS, drift).into_iter().map(Some).collect(),
-        None => (0..n_chunks).map(|_| None).collect(),
+        Some((bounds, drift)) => bounds.chunks(chunk_rows, drift).into_iter().map(Some).collect(),
+        None => (0..labels.len().div_ceil(chunk_rows)).map(|_| None).collect(),
     };
     let chunks: Option<Vec<Reassigned>> = labels
-        .par_chunks_mut(CHUNK_ROWS)
+        .par_chunks_mut(chunk_rows)
         .zip(bounds)
         .enumerate()
         .map(|(chunk, (labels, bounds))| {
             if cancel.load(Ordering::Relaxed) {
                 return None;
             }
-            Some(reassign_chunk(distinct, table, chunk * CHUNK_ROWS, labels, bounds))
+            Some(reassign_chunk(distinct, table, chunk * chunk_rows, labels, bounds))
         })
         .collect();
     let mut all = Reassigned::default();
@@ -102,8 +108,8 @@ fn reassign_chunk(
         return Reassigned { moves, n_skipped: 0 };
     };
     let selected = undecided_by_bounds(points, image, table, range.clone(), labels, bounds);
-    let count = |rows: &mut dyn Iterator<Item = usize>| rows.map(|i| distinct.count(i)).sum::<u64>();
-    let n_skipped = count(&mut range.clone()) - count(&mut selected.iter().map(|&i| start + i as usize));
+    let n_selected: u64 = selected.iter().map(|&i| distinct.count(start + i as usize)).sum();
+    let n_skipped = distinct.count_all(range.clone()) - n_selected;
     let mut found = vec![Found::default(); selected.len()];
     let mut decided = vec![true; selected.len()];
     table.find(&points.rows, image, range, &selected, &mut found, |i, is_decided| decided[i] = is_decided);
@@ -153,6 +159,8 @@ fn undecided_by_bounds(
             left.push(i);
         } else if table.has_leapt() {
             bounds.lower(i as usize, moved.squared_lower);
+        } else {
+            bounds.raise(i as usize, moved.squared_lower);
         }
     }
     if table.has_leapt() {

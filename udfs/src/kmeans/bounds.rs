@@ -25,21 +25,22 @@ const SLACK: f64 = 1e-9;
 pub struct Drift {
     /// Of each cluster, the sum of its ways.
     of_cluster: Vec<f64>,
-    /// The sum over iterations of the longest way.
+    /// The sum over iterations of the longest way, and that of the last iteration.
     longest: f64,
+    last: f64,
     /// From distances of the data to those of the frame.
     scale: f64,
 }
 
 impl Drift {
     pub fn new(n_clusters: usize, frame: &Frame) -> Self {
-        Self { of_cluster: vec![0.0; n_clusters], longest: 0.0, scale: frame.scale() }
+        Self { of_cluster: vec![0.0; n_clusters], longest: 0.0, last: 0.0, scale: frame.scale() }
     }
 
     /// What [`Self::values`] gave elsewhere, for passes only; none where there are no values.
     pub fn of_values(mut values: Vec<f64>) -> Option<Self> {
         let longest = values.pop()?;
-        Some(Self { of_cluster: values, longest, scale: 1.0 })
+        Some(Self { of_cluster: values, longest, last: 0.0, scale: 1.0 })
     }
 
     /// The sums of the ways of each cluster, and that of the longest ones.
@@ -61,6 +62,7 @@ impl Drift {
             longest = longest.max(way);
         }
         self.longest += longest;
+        self.last = longest;
     }
 }
 
@@ -123,6 +125,14 @@ impl BoundsMut<'_> {
     pub fn lower(&mut self, i: usize, squared_lower: f64) {
         let lower = libm::sqrt(squared_lower.max(0.0)) * (1.0 - SLACK) + self.drift.longest;
         self.lower[i] = self.lower[i].min((lower as f32).next_down());
+    }
+
+    /// The centres that moved in the last iteration lie at least at `squared_lower` from row `i` in the frame; the others are
+    /// as far as they were before it.
+    pub fn raise(&mut self, i: usize, squared_lower: f64) {
+        let moved = libm::sqrt(squared_lower.max(0.0)) * (1.0 - SLACK) + self.drift.longest;
+        let others = f64::from(self.lower[i]) + self.drift.last;
+        self.lower[i] = (moved.min(others) as f32).next_down();
     }
 
     /// The score of row `i` for its own centre, as it was when the row was last scored against all.

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::assign::CHUNK_ROWS;
+use super::sums::Scratches;
 use super::wide::{self, rounded};
 use crate::matrix::{Density, Points, Row};
 
@@ -69,15 +70,18 @@ impl Profile {
         if row.density == Density::Dense {
             return wide::widen(row.values, &mut self.value_min, &mut self.value_max);
         }
-        // Zero is in every range.
+        // Zero is in every range. Most values widen none, and so write nothing that the next would wait for. One loop for
+        // all: where it ends is guessed wrong once for each row.
+        let mut squared_norm = 0.0;
         for (feature, x) in row.iter() {
-            if x > 0.0 {
-                self.value_max[feature] = self.value_max[feature].max(x);
-            } else {
-                self.value_min[feature] = self.value_min[feature].min(x);
+            squared_norm += x * x;
+            if x > self.value_max[feature] {
+                self.value_max[feature] = x;
+            } else if x < self.value_min[feature] {
+                self.value_min[feature] = x;
             }
         }
-        self.squared_norm_max = self.squared_norm_max.max(row.squared_norm());
+        self.squared_norm_max = self.squared_norm_max.max(squared_norm);
     }
 
     pub fn merge(&mut self, other: &Self) {
@@ -133,6 +137,7 @@ pub struct FixedPoint {
     value_factors: Vec<f64>,
     distance_factor: f64,
     root_factor: f64,
+    scratches: Scratches,
 }
 
 impl FixedPoint {
@@ -141,11 +146,16 @@ impl FixedPoint {
             root_factor: factor(libm::sqrt(profile.squared_distance_max())),
             value_factors: profile.ranges().map(|(min, max)| factor(min.abs().max(max.abs()))).collect(),
             distance_factor: factor(profile.squared_distance_max()),
+            scratches: Scratches::default(),
         }
     }
 
     pub fn n_features(&self) -> usize {
         self.value_factors.len()
+    }
+
+    pub(super) fn scratches(&self) -> &Scratches {
+        &self.scratches
     }
 
     /// Values of a feature times this are quantised by rounding.

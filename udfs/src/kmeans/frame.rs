@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::assign::CHUNK_ROWS;
 use super::{Centroids, FixedPoint, Profile, kernel, wide};
-use crate::matrix::{Density, Row, Rows};
+use crate::matrix::{Density, Row, Rows, parts_of_rows};
 
 /// Unit roundoff of `f32`.
 const ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
@@ -143,16 +143,7 @@ impl Image {
             squared_norms: vec![0.0; n],
             frame_scale: frame.scale,
         };
-        let mut rest = &mut image.values[..];
-        let starts = (0..n).step_by(CHUNK_ROWS);
-        let values: Vec<&mut [f32]> = starts
-            .map(|start| {
-                let length = rows.offsets()[n.min(start + CHUNK_ROWS)] - rows.offsets()[start];
-                let (part, after) = std::mem::take(&mut rest).split_at_mut(length);
-                rest = after;
-                part
-            })
-            .collect();
+        let values = parts_of_rows(&mut image.values, rows.offsets(), CHUNK_ROWS);
         let of_rows = image.reach.par_chunks_mut(CHUNK_ROWS).zip(image.squared_norms.par_chunks_mut(CHUNK_ROWS));
         of_rows.zip(values).enumerate().for_each(|(chunk, ((reach, squared_norms), values))| {
             let mut values = values;

@@ -112,6 +112,20 @@ pub(super) fn label(rows: Rows<'_>, selected: &[u32], table: Table<'_>, labels: 
     INSTRUCTION_SET.label(rows, selected, table, labels, scores);
 }
 
+/// The lowest score of each row that `selected` names. `scores` is a buffer.
+pub(super) fn lowest_scores(
+    rows: Rows<'_>,
+    selected: &[u32],
+    table: Table<'_>,
+    lowest: &mut [f32],
+    scores: &mut Vec<Lanes>,
+) {
+    if scores.len() != table.norms.len() * TILE_ROWS {
+        *scores = table.scores();
+    }
+    INSTRUCTION_SET.lowest_scores(rows, selected, table, lowest, scores);
+}
+
 /// Writes the clusters that may be among the `N` nearest, one or two, to the one row that is given, ascending. `scores` is
 /// a buffer.
 pub(super) fn candidates<const N: usize>(
@@ -191,6 +205,33 @@ impl InstructionSet {
                 let mut found = vec![Found::default(); selected.len()];
                 self.nearest(rows, selected, table, &mut found, scores);
                 labels.iter_mut().zip(&found).for_each(|(label, found)| *label = found.label);
+            }
+        }
+    }
+
+    pub fn lowest_scores(
+        self,
+        rows: Rows<'_>,
+        selected: &[u32],
+        table: Table<'_>,
+        lowest: &mut [f32],
+        scores: &mut [Lanes],
+    ) {
+        match (self, rows) {
+            // SAFETY: `available` lists an instruction set only when the processor has it.
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx512, Rows::Sparse(rows)) => unsafe {
+                kernel_avx512::lowest_sparse(&rows, selected, table, lowest, scores);
+            },
+            // SAFETY: the same.
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx512, Rows::Dense { values, reach }) => unsafe {
+                kernel_avx512::lowest_dense(values, reach, selected, table, lowest, scores);
+            },
+            _ => {
+                let mut found = vec![Found::default(); selected.len()];
+                self.nearest(rows, selected, table, &mut found, scores);
+                lowest.iter_mut().zip(&found).for_each(|(lowest, found)| *lowest = found.scores[0]);
             }
         }
     }

@@ -90,6 +90,7 @@ macro_rules! passes {
     };
 }
 
+passes!(f32, lowest, lowest_sparse, lowest_few, lowest_dense);
 passes!(u32, label, label_sparse, label_few, label_dense);
 passes!(Found, found, nearest_sparse, nearest_few, nearest_dense);
 
@@ -208,18 +209,23 @@ fn score_part<const ROWS: usize, const N: usize, const HALF: bool>(
     }
 }
 
-/// The cluster with the lowest of these scores, when no other lies within the margin. There are `N` groups, or any number
-/// where `N` is 0.
+/// The lowest of these scores. There are `N` groups, or any number where `N` is 0.
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma,popcnt")]
-fn label<const N: usize>(scores: &[Lanes], table: Table<'_>, reach: f32) -> u32 {
+fn lowest<const N: usize>(scores: &[Lanes], _: Table<'_>, _: f32) -> f32 {
     let scores = if N > 0 { &scores[..N] } else { scores };
     let mut lowest = load(&scores[0]);
     for group in 1..scores.len() {
         lowest = _mm512_min_ps(load(&scores[group]), lowest);
     }
-    let bound = bound(_mm512_reduce_min_ps(lowest), table, reach);
+    _mm512_reduce_min_ps(lowest)
+}
+
+/// The cluster with the lowest of these scores, when no other lies within the margin.
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma,popcnt")]
+fn label<const N: usize>(scores: &[Lanes], table: Table<'_>, reach: f32) -> u32 {
+    let bound = bound(lowest::<N>(scores, table, reach), table, reach);
     // All lanes where the bound is infinite, and none where it is no number.
-    one_of::<N, _CMP_LE_OQ>(scores, bound)
+    one_of::<N, _CMP_LE_OQ>(if N > 0 { &scores[..N] } else { scores }, bound)
 }
 
 /// The same with the lowest score and the next.

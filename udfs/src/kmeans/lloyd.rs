@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::centroids::non_zeros;
-use super::{Centroids, ClusterSum, FarPoint, FixedPoint, Moments, Partial, SumScratch};
+use super::{Centroids, ClusterSum, FarPoint, FixedPoint, Moments, Partial, min_len};
 use crate::matrix::WEIGHT_ONE;
 
 /// By what rows and centres are compared.
@@ -134,6 +134,11 @@ impl Changed {
     /// Those of a centre that was zero before.
     pub(super) fn non_zeros_of(cluster: usize, centre: &[f64]) -> Self {
         Self { cluster, features: Some(non_zeros(centre)) }
+    }
+
+    /// How many coordinates there are to go through.
+    pub(super) fn n_values(&self, n_features: usize) -> usize {
+        self.features.as_ref().map_or(n_features, Vec::len)
     }
 
     pub(super) fn for_each_feature(&self, n_features: usize, mut each: impl FnMut(usize)) {
@@ -341,8 +346,11 @@ impl Lloyd {
     /// Moves every centre to the mean of its rows and gives the square of each way.
     fn take_means(&mut self, changes: Vec<ClusterSum>) -> Vec<f64> {
         let Self { params, scale, spread, centroids, clusters, .. } = self;
+        let to_do = clusters.iter().zip(&changes).filter(|(_, change)| !change.features().is_empty());
+        let work = to_do.map(|(cluster, change)| cluster.sum.features().len() + change.features().len()).sum();
         let moved: Vec<(f64, Option<Changed>)> = clusters
             .par_iter_mut()
+            .with_min_len(min_len(work))
             .zip(changes)
             .zip(centroids.par_centres_mut())
             .enumerate()
@@ -369,13 +377,14 @@ impl Lloyd {
     /// Gives empty clusters the farthest rows, each taken out of the cluster it was in: scikit-learn's
     /// `_relocate_empty_clusters`. It is the centres that move; the sums stay those of the labels.
     fn relocate(&mut self, relocations: &[Relocation<'_>], before: &BTreeMap<usize, Vec<f64>>, shifts: &mut [f64]) {
+        let mut scratch = self.scale.scratches().take();
         for (&cluster, before) in before {
             let mut moved = Cluster { is_foreign: true, ..self.clusters[cluster].clone() };
             for Relocation { point, to } in relocations {
                 let sign = i64::from(*to == cluster) - i64::from(point.cluster == cluster);
                 let row = [(point.row.row(0), sign * point.weight as i64)];
                 let density = point.row.density();
-                moved.sum.merge(&ClusterSum::of_rows(&self.scale, density, row, &mut SumScratch::default()));
+                moved.sum.merge(&ClusterSum::of_rows(&self.scale, density, row, &mut scratch));
             }
             let centre = self.centroids.centre_mut(cluster);
             moved.take_mean(cluster, self.params.metric, &self.scale, &self.spread, centre);
@@ -384,6 +393,7 @@ impl Lloyd {
             self.changed.retain(|changed| changed.cluster != cluster);
             self.changed.push(Changed::all_of(cluster));
         }
+        self.scale.scratches().put(scratch);
     }
 }
 

@@ -14,6 +14,7 @@
 //! [`in_place`] does all of it over blocks in memory; on a cluster the passes are tasks.
 
 mod assign;
+mod awake;
 mod bounds;
 mod centroids;
 mod distinct;
@@ -37,6 +38,7 @@ mod table;
 mod wide;
 
 pub use assign::{Assignment, Cancel, Move, NO_CLUSTER, assignments, farthest, squares, summarize, totals};
+pub use awake::Awake;
 pub use bounds::{Bounds, Drift};
 pub use centroids::Centroids;
 pub use distinct::Distinct;
@@ -57,6 +59,14 @@ pub use sweep::{
     distances_to_centres, elbow_of, first_rise, start_of,
 };
 pub use table::{CentroidTable, Scratch};
+
+/// Numbers to go through that are worth another thread: to wake one takes as long.
+const SHARED_MIN: usize = 1 << 13;
+
+/// The least length of what a thread takes of a loop that goes through so many numbers in all.
+fn min_len(work: usize) -> usize {
+    if work < SHARED_MIN { usize::MAX } else { 1 }
+}
 
 /// Most clusters of one model.
 pub const CLUSTERS_MAX: usize = 10_000;

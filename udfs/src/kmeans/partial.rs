@@ -92,7 +92,7 @@ fn cluster_by_cluster(points: &Points, moves: &[Move], n_clusters: usize, scale:
     let parts: Vec<usize> = (0..entries.len()).step_by(part_length).collect();
     let next = AtomicUsize::new(0);
     let of_thread = |_| {
-        let (mut scratch, mut sums) = (SumScratch::default(), vec![]);
+        let (mut scratch, mut sums) = (scale.scratches().take(), vec![]);
         while let Some(&start) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
             let end = entries.len().min(start + part_length);
             let first = starts.partition_point(|of| *of <= start) - 1;
@@ -103,13 +103,16 @@ fn cluster_by_cluster(points: &Points, moves: &[Move], n_clusters: usize, scale:
                 }
             }
         }
+        scale.scratches().put(scratch);
         sums
     };
     let threads = (0..n_threads.min(parts.len())).into_par_iter().with_max_len(1);
     let sums: Vec<(usize, ClusterSum)> = threads.flat_map_iter(of_thread).collect();
     let mut of_clusters: Vec<Vec<ClusterSum>> = vec![vec![]; n_clusters];
     sums.into_iter().for_each(|(cluster, sum)| of_clusters[cluster].push(sum));
-    of_clusters.into_par_iter().map(ClusterSum::total).collect()
+    // Of one part alone there is nothing to add up.
+    let min_len = if parts.len() > 1 { 1 } else { n_clusters };
+    of_clusters.into_par_iter().with_min_len(min_len).map(ClusterSum::total).collect()
 }
 
 /// Of rows, each with its weight.

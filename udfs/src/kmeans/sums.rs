@@ -1,6 +1,8 @@
 //! What a set of rows adds to a cluster: exact, so that any grouping of rows gives the same bits, and sparse, because
 //! a cluster of texts has few of the terms.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use super::FixedPoint;
 use super::fixed_point::HALVES_ROWS_MAX;
 use super::wide::rounded;
@@ -213,6 +215,33 @@ impl DenseSum {
 /// The sums of one thread, by feature; zero between uses, all of which are in one scale.
 #[derive(Debug, Default)]
 pub struct SumScratch(Vec<Slot>);
+
+/// Scratches of a scale that no thread uses: to make one takes longer than a late pass.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Scratches(Arc<Mutex<Vec<SumScratch>>>);
+
+impl Scratches {
+    pub fn take(&self) -> SumScratch {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    /// Takes one back whose sums are zero. Large ones are not kept.
+    pub fn put(&self, scratch: SumScratch) {
+        if scratch.0.len() <= SLOTS_KEPT_MAX {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
+        }
+    }
+}
+
+/// They are no part of what a scale is.
+impl PartialEq for Scratches {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// Sums of a scratch that is kept, at most: 4 MiB for each thread.
+const SLOTS_KEPT_MAX: usize = 1 << 17;
 
 /// A sum beside the factor of its values, in one cache line: features come in any order.
 #[derive(Debug)]

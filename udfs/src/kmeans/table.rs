@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::frame::Frame;
 use super::kernel::{self, Found, LANES, Lanes, UNDECIDED};
-use super::{Centroids, Changed, Image, reference};
+use super::{Centroids, Changed, Image, min_len, reference};
 use crate::matrix::{Density, Row, Rows};
 
 /// Centres that moved get a table of their own when that has at most one group for so many of all.
@@ -172,7 +172,9 @@ impl CentroidTable {
         moved.groups.margin = self.groups.margin;
         moved.changed = changed.to_vec();
         let by_group = moved.groups.columns.par_chunks_mut(centroids.n_features()).zip(&mut moved.groups.norms);
-        by_group.zip(changed.par_chunks(LANES)).for_each(|((columns, norms), changed)| {
+        let by_group =
+            by_group.zip(changed.par_chunks(LANES)).with_min_len(min_len_of(changed, centroids.n_features()));
+        by_group.for_each(|((columns, norms), changed)| {
             for (lane, change) in changed.iter().enumerate() {
                 write_lane(frame, centroids.centre(change.cluster), change, columns, norms, lane);
             }
@@ -189,7 +191,7 @@ impl CentroidTable {
             squared_norms[change.cluster] = squared;
         }
         let by_group = groups.columns.par_chunks_mut(groups.n_features).zip(&mut groups.norms).enumerate();
-        let vanish = by_group.map(|(group, (columns, norms))| {
+        let vanish = by_group.with_min_len(min_len_of(changed, groups.n_features)).map(|(group, (columns, norms))| {
             let mut vanishes = false;
             for change in changed.iter().filter(|change| change.cluster / LANES == group) {
                 let (lane, centre) = (change.cluster % LANES, centroids.centre(change.cluster));
@@ -320,13 +322,13 @@ impl CentroidTable {
         selected: &[u32],
     ) -> Vec<MovedScore> {
         let Some(moved) = &self.moved else { return vec![] };
-        let mut found = vec![Found::default(); selected.len()];
+        let mut lowest = vec![0.0; selected.len()];
         let (factor, rest) = moved.groups.margin;
-        kernel::nearest(image.range(rows, range.clone()), selected, moved.groups.table(), &mut found, &mut vec![]);
-        let scores = found.iter().zip(selected).map(|(found, &i)| {
+        let rows = image.range(rows, range.clone());
+        kernel::lowest_scores(rows, selected, moved.groups.table(), &mut lowest, &mut vec![]);
+        let scores = lowest.into_iter().zip(selected).map(|(score, &i)| {
             let row = range.start + i as usize;
             let (_, reach) = image.squared_norm_and_reach(row);
-            let score = found.scores[0];
             MovedScore {
                 score,
                 margin: reach * factor + rest,
@@ -352,10 +354,11 @@ impl CentroidTable {
         range: std::ops::Range<usize>,
     ) -> Vec<f64> {
         let all: Vec<u32> = (0..range.len() as u32).collect();
-        let mut found = vec![Found::default(); range.len()];
-        kernel::nearest(image.range(rows, range.clone()), &all, self.groups.table(), &mut found, &mut vec![]);
-        let at_least = |(row, found): (usize, &Found)| self.groups.squared_at_least(image, row, found.scores[0]);
-        range.zip(&found).map(at_least).collect()
+        let mut lowest = vec![0.0; range.len()];
+        let rows = image.range(rows, range.clone());
+        kernel::lowest_scores(rows, &all, self.groups.table(), &mut lowest, &mut vec![]);
+        let at_least = |(row, &score): (usize, &f32)| self.groups.squared_at_least(image, row, score);
+        range.zip(&lowest).map(at_least).collect()
     }
 
     /// The nearest cluster by reference arithmetic, among those that the kernel's scores leave.
@@ -423,6 +426,10 @@ fn all_of(frame: &Frame, centroids: &Centroids, cluster: usize) -> Changed {
     }
 }
 
+fn min_len_of(changed: &[Changed], n_features: usize) -> usize {
+    min_len(changed.iter().map(|change| change.n_values(n_features)).sum())
+}
+
 /// Writes one centre; true when a coordinate that is not zero becomes zero.
 fn write_lane(
     frame: &Frame,
@@ -479,9 +486,10 @@ impl Groups {
         self.coordinates_vanish = false;
     }
 
-    /// As many groups without any cluster; columns are zero.
+    /// As many groups without any cluster. All columns are zero; those of more groups that there were stay.
     fn grow(&mut self, n_groups: usize) {
-        self.columns.resize(n_groups * self.n_features, [0.0; LANES]);
+        let n_columns = self.columns.len().max(n_groups * self.n_features);
+        self.columns.resize(n_columns, [0.0; LANES]);
         self.norms.clear();
         self.norms.resize(n_groups, [f32::INFINITY; LANES]);
     }

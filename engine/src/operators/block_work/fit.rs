@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use covey_udfs::kmeans::{
-    self, Centroids, FixedPoint, Frame, IterationStats, Lloyd, Profile, Prospects, Resident, Sample, SeedParams,
+    self, Awake, Centroids, FixedPoint, Frame, IterationStats, Lloyd, Profile, Prospects, Resident, Sample, SeedParams,
     Spread, Sweep, SweepStep, best_of, elbow_of, in_place,
 };
 use covey_udfs::matrix::Points;
@@ -73,6 +73,7 @@ async fn run_reporting<T: Send + 'static>(
         Ok(())
     };
     let computing = compute(move |cancel| {
+        let _awake = Awake::new();
         // The channel ends with this closure.
         let report = |step| drop(reports.send(step));
         work(Held::new(blocks, &profile, cancel)?, &report, cancel)

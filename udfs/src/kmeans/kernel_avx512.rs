@@ -16,9 +16,14 @@ use std::arch::x86_64::{
 };
 
 use super::kernel::{Found, LANES, Lanes, SparseRows, TILE_ROWS, Table, UNDECIDED, bound};
+use super::wide::prefetch;
 
 /// Groups whose products are added up in registers at once; as many have lanes that are the bits of a number.
 const GROUPS_AT_ONCE: usize = 4;
+
+/// Short rows are brought to the cache so many before their turn: the processor's own guess comes too late for them.
+const ROWS_AHEAD: usize = 4 * TILE_ROWS;
+const FETCHED_FEATURES_MAX: usize = 64;
 
 /// What is told of the rows of a pass, and how that is made of the scores of a row.
 macro_rules! passes {
@@ -73,6 +78,7 @@ macro_rules! passes {
             let n_groups = table.norms.len();
             let mut i = 0;
             while i < selected.len() {
+                fetch_ahead(values, &selected[i..], table.n_features);
                 let tile = if selected.len() - i < TILE_ROWS {
                     score_tile::<1>(values, &selected[i..], table, scores);
                     1
@@ -130,6 +136,14 @@ fn score_groups<const N: usize>(indices: &[u32], values: &[f32], table: Table<'_
     for other in 0..N {
         let score = _mm512_fnmadd_ps(two, products[other], load(&table.norms[group + other]));
         store(&mut scores[other], score);
+    }
+}
+
+fn fetch_ahead(values: &[f32], selected: &[u32], n_features: usize) {
+    if n_features <= FETCHED_FEATURES_MAX && selected.len() >= ROWS_AHEAD + TILE_ROWS {
+        for &row in &selected[ROWS_AHEAD..ROWS_AHEAD + TILE_ROWS] {
+            prefetch(&values[row as usize * n_features..][..n_features]);
+        }
     }
 }
 

@@ -67,7 +67,10 @@ const ROWS_AHEAD: usize = 4;
 fn in_order_of_rows(points: &Points, moves: &[Move], n_clusters: usize, scale: &FixedPoint) -> Vec<ClusterSum> {
     let part = |moves: &[Move]| {
         let mut sums: Vec<DenseSum> = (0..n_clusters).map(|_| DenseSum::default()).collect();
-        for m in moves {
+        for (i, m) in moves.iter().enumerate() {
+            if let Some(ahead) = moves.get(i + ROWS_AHEAD) {
+                prefetch(points.rows.row(ahead.row as usize).values);
+            }
             let (values, weight) = (points.rows.row(m.row as usize).values, points.weights[m.row as usize] as i64);
             for (cluster, sign) in sides(m) {
                 sums[cluster as usize].add(scale, values, sign * weight);

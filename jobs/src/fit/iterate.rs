@@ -21,12 +21,20 @@ use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
 use futures::future::try_join_all;
 
-use super::{Fit, Prepared};
+use super::{Fit, Prepared, VALUE_BYTES};
 use crate::statements::{FitOptions, Strategy};
 
 /// Most coordinates of all centres of the runs that share passes, those of a sweep included: what the scheduler and a local fit hold of them takes some
 /// 64 bytes for each.
 const RUNS_COORDINATES_MAX: usize = 1 << 25;
+
+/// The label of a row and its bounds, which each of the runs that share passes keeps beside the blocks.
+const BESIDE_ROW_BYTES: u64 = 16;
+
+/// Of all runs together they take so many bytes at most, over all executors, or this part of what the blocks take, if that is
+/// more.
+const BESIDE_BYTES_FREE: u64 = 256 << 20;
+const BESIDE_SHARE: u64 = 2;
 
 /// The best of the runs.
 pub(super) struct Solution {
@@ -116,7 +124,7 @@ impl Fit<'_> {
         }
         let (mut best, mut all_iterations): (Option<Solution>, _) = (None, vec![]);
         let n_runs = self.options.n_init;
-        let step = runs_at_once(self.options.n_clusters, scale.n_features());
+        let step = runs_at_once(self.options.n_clusters, prepared);
         for runs in (0..n_runs).step_by(step).map(|run| run..n_runs.min(run + step)) {
             self.context.job.runs(runs.clone(), n_runs);
             let found = match &spread {
@@ -337,10 +345,13 @@ fn example(row: ExampleRow) -> Example {
     Example { text: row.text, distance, size: row.weight as f64 / WEIGHT_ONE as f64 }
 }
 
-/// As many runs share each pass as there is room for.
-pub(super) fn runs_at_once(n_clusters: usize, n_features: usize) -> usize {
-    let coordinates = n_clusters.saturating_mul(n_features).max(1);
-    (RUNS_COORDINATES_MAX / coordinates).clamp(1, RUNS_AT_ONCE_MAX)
+/// As many runs share each pass as there is room for: of their centres, and beside the blocks.
+pub(super) fn runs_at_once(n_clusters: usize, prepared: &Prepared) -> usize {
+    let coordinates = n_clusters.saturating_mul(prepared.profile.n_features()).max(1);
+    let beside = prepared.n_points.saturating_mul(BESIDE_ROW_BYTES).max(1);
+    let room = BESIDE_BYTES_FREE.max(prepared.n_values.saturating_mul(VALUE_BYTES) / BESIDE_SHARE);
+    let runs = (RUNS_COORDINATES_MAX / coordinates).min((room / beside) as usize);
+    runs.clamp(1, RUNS_AT_ONCE_MAX)
 }
 
 /// Seconds of a core where centres are wide: not on the threads that serve.

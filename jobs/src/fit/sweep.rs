@@ -70,7 +70,7 @@ impl Descent {
 fn k_batch(elbow: Elbow, prepared: &Prepared) -> usize {
     let is_small = prepared.n_values * VALUE_BYTES <= LOCAL_BYTES_MAX;
     let asked = elbow.k_batch.unwrap_or(if is_small { 1 } else { RUNS_AT_ONCE_MAX });
-    asked.min(runs_at_once(start_of(elbow.k_max), prepared.profile.n_features()))
+    asked.min(runs_at_once(start_of(elbow.k_max), prepared))
 }
 
 impl Fit<'_> {
@@ -145,8 +145,8 @@ impl Fit<'_> {
         sweep: impl Fn(Centroids) -> Result<Sweep>,
         passes: &Passes<'_>,
     ) -> Result<(Centroids, ElbowCurve, Vec<IterationRow>)> {
-        let (n_runs, n_features) = (self.options.n_init, passes.prepared.profile.n_features());
-        let step = (runs_at_once(start_of(elbow.k_max), n_features) / k_batch).max(1);
+        let n_runs = self.options.n_init;
+        let step = (runs_at_once(start_of(elbow.k_max), passes.prepared) / k_batch).max(1);
         let (mut best, mut iterations): (Option<Vec<SweepStep>>, _) = (None, vec![]);
         // Every number of clusters is a run of its own.
         let mut ids = n_runs..;

@@ -9,10 +9,15 @@ use std::time::{Duration, Instant};
 
 use rayon::Yield;
 
-/// A thread that finds no work for so long may sleep: where turns are as long, to wake it takes little of them.
+/// A thread that finds no work for so long may sleep, and is not kept awake any more: where turns are as long, to wake it
+/// takes little of them.
 const IDLE_MAX: Duration = Duration::from_millis(1);
 
-/// Keeps the threads of the current pool awake while it lives. They do whatever work there is, also that of others.
+/// How long it looks for work before it looks at what it was at: a thread that waits for others comes by here too.
+const TURN: Duration = Duration::from_micros(10);
+
+/// Keeps the threads of the current pool awake while it lives, each until it has found no work for a millisecond. They do
+/// whatever work there is, also that of others.
 #[derive(Debug)]
 #[must_use]
 pub struct Awake {
@@ -22,15 +27,13 @@ pub struct Awake {
 impl Awake {
     pub fn new() -> Self {
         let (is_over, own) = (Arc::new(AtomicBool::new(false)), rayon::current_thread_index());
-        for _ in 1..rayon::current_num_threads() {
-            let is_over = Arc::clone(&is_over);
-            // On its own and not waited for: it may be at the work of others when this is over.
-            rayon::spawn(move || {
-                if rayon::current_thread_index() != own {
-                    stay_awake(&is_over);
-                }
-            });
-        }
+        let over = Arc::clone(&is_over);
+        // On their own and not waited for: they may be at the work of others when this is over.
+        rayon::spawn_broadcast(move |context| {
+            if own != Some(context.index()) {
+                take_turn(Arc::clone(&over), Instant::now());
+            }
+        });
         Self { is_over }
     }
 }
@@ -47,13 +50,16 @@ impl Drop for Awake {
     }
 }
 
-fn stay_awake(is_over: &AtomicBool) {
-    let mut idle_since = Instant::now();
-    while !is_over.load(Ordering::Acquire) {
+/// Looks for work, and comes back to that as a task of its own: never from within other work, which would have to wait.
+fn take_turn(is_over: Arc<AtomicBool>, mut idle_since: Instant) {
+    let began = Instant::now();
+    while began.elapsed() < TURN && !is_over.load(Ordering::Acquire) {
         match rayon::yield_now() {
             Some(Yield::Executed) => idle_since = Instant::now(),
-            _ if idle_since.elapsed() > IDLE_MAX => return,
             _ => std::hint::spin_loop(),
         }
+    }
+    if !is_over.load(Ordering::Acquire) && idle_since.elapsed() < IDLE_MAX {
+        rayon::spawn(move || take_turn(is_over, idle_since));
     }
 }

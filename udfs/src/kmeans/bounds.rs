@@ -5,7 +5,8 @@
 //! row stays. Ways are added up once for all rows ([`Drift`]), so a row that is skipped costs a look at three numbers.
 //!
 //! A row whose own centre has not moved can only be won by one that has. Where few have moved, it is scored against
-//! those alone, and compared with the score of its own centre, which is still what it was.
+//! those alone, and compared with the score of its own centre, which is still what it was. Its lower bound then need not
+//! shrink: those that moved lie as far as was found, and the others as far as before.
 //!
 //! All distances are those of the frame, where rows have a norm of about one. Bounds are rounded outward, and a gap as
 //! wide as what the reference arithmetic may err by is left between them: a row that is skipped has the label that

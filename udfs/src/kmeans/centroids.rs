@@ -37,7 +37,7 @@ impl Centroids {
         }
         // Without a branch for each number.
         let is_finite = |centre: &Vec<f64>| centre.iter().fold(true, |all, x| all & x.is_finite());
-        if !centres.par_iter().all(is_finite) {
+        if !centres.iter().all(is_finite) {
             return input_err!("a centre has a coordinate that is not finite");
         }
         Ok(Self::of(n_features, centres))

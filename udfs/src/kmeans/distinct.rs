@@ -131,14 +131,17 @@ fn fold(points: &Points) -> Option<(Points, Folded)> {
         return None;
     }
     let begins = distinct.par_iter().with_min_len(CHUNK_ROWS).enumerate();
-    let mut order: Vec<(u64, u32)> = begins.map(|(i, one)| (begin(rows.row(one.first as usize)), i as u32)).collect();
-    order.par_sort_unstable_by_key(|(begin, _)| *begin);
+    // One number, that ties of what rows begin with are in one order always: labels are kept by it.
+    let key = |(i, one): (usize, &DistinctRow)| u128::from(begin(rows.row(one.first as usize))) << 32 | i as u128;
+    let mut keys: Vec<u128> = begins.map(key).collect();
+    keys.par_sort_unstable();
+    let order: Vec<u32> = keys.into_iter().map(|key| key as u32).collect();
     let mut place = vec![0; distinct.len()];
-    for (at, &(_, i)) in (0..).zip(&order) {
+    for (at, &i) in (0..).zip(&order) {
         place[i as usize] = at;
     }
     of_row.par_iter_mut().with_min_len(CHUNK_ROWS).for_each(|of_row| *of_row = place[*of_row as usize]);
-    let in_order = || order.iter().map(|&(_, i)| &distinct[i as usize]);
+    let in_order = || order.iter().map(|&i| &distinct[i as usize]);
     let rows = rows.gather(&in_order().map(|one| one.first).collect::<Vec<_>>());
     let points = Points { rows, weights: in_order().map(|one| one.weight).collect() };
     Some((points, Folded { of_row, n_rows: in_order().map(|one| one.n_rows).collect() }))

@@ -181,6 +181,8 @@ impl<R: Fn(&IterationStats) + Sync> Solver<'_, R> {
 
     /// The same for several at once. Leaves the blocks as the last one does.
     fn solve_all(&self, branches: &mut [Branch], blocks: &mut [Resident]) -> Option<()> {
+        // No copy of what none of them begins with.
+        blocks.iter_mut().for_each(|block| drop(block.take_bounds()));
         let mut copies: Vec<Vec<Resident>> = branches.iter().map(|_| blocks.to_vec()).collect();
         let solving = branches.par_iter_mut().zip(&mut copies);
         solving.try_for_each(|(branch, blocks)| self.solve(branch, blocks, None).map(drop))?;

@@ -154,7 +154,7 @@ impl CentroidTable {
     /// Puts the centres that moved into a small table of their own, where it is worth it.
     fn set_moved_apart(&mut self, changed: &[Changed]) {
         let n_groups = changed.len().div_ceil(LANES);
-        if n_groups * MOVED_GROUPS_SHARE > self.groups.norms.len() {
+        if changed.is_empty() || n_groups * MOVED_GROUPS_SHARE > self.groups.norms.len() {
             self.moved = None;
             return;
         }

@@ -47,6 +47,13 @@ impl<'a> Table<'a> {
         &self.columns[group * self.n_features..(group + 1) * self.n_features]
     }
 
+    /// Makes a buffer one for this table.
+    fn fit(&self, scores: &mut Vec<Lanes>) {
+        if scores.len() != self.norms.len() * TILE_ROWS {
+            *scores = self.scores();
+        }
+    }
+
     /// A buffer for the scores of as many rows as are scored at once.
     pub fn scores(&self) -> Vec<Lanes> {
         vec![[0.0; LANES]; self.norms.len() * TILE_ROWS]
@@ -98,17 +105,13 @@ pub(super) fn nearest(
     found: &mut [Found],
     scores: &mut Vec<Lanes>,
 ) {
-    if scores.len() != table.norms.len() * TILE_ROWS {
-        *scores = table.scores();
-    }
+    table.fit(scores);
     INSTRUCTION_SET.nearest(rows, selected, table, found, scores);
 }
 
 /// The labels alone of the rows that `selected` names; [`UNDECIDED`] where that is so. `scores` is a buffer.
 pub(super) fn label(rows: Rows<'_>, selected: &[u32], table: Table<'_>, labels: &mut [u32], scores: &mut Vec<Lanes>) {
-    if scores.len() != table.norms.len() * TILE_ROWS {
-        *scores = table.scores();
-    }
+    table.fit(scores);
     INSTRUCTION_SET.label(rows, selected, table, labels, scores);
 }
 
@@ -120,9 +123,7 @@ pub(super) fn lowest_scores(
     lowest: &mut [f32],
     scores: &mut Vec<Lanes>,
 ) {
-    if scores.len() != table.norms.len() * TILE_ROWS {
-        *scores = table.scores();
-    }
+    table.fit(scores);
     INSTRUCTION_SET.lowest_scores(rows, selected, table, lowest, scores);
 }
 

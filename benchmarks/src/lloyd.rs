@@ -17,7 +17,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Float64Type, Schema, UInt32T
 use datafusion::arrow::ipc::reader::FileReader;
 use datafusion::arrow::ipc::writer::FileWriter;
 
-/// Iterate on a matrix from given centres, and tell the seconds of each repetition as JSON.
+/// Iterate on a matrix from given centres, and tell the seconds of repetitions as JSON.
 #[derive(Debug, Clone, Args)]
 pub struct LloydArgs {
     /// Arrow IPC: lists `values`, for sparse rows also lists `indices`, and perhaps `weight`. The metadata of the
@@ -34,8 +34,12 @@ pub struct LloydArgs {
     pub iterations: usize,
     #[arg(long, default_value_t = 2)]
     pub threads: usize,
+    /// Repetitions after the first, cold one and the warm-up.
     #[arg(long, default_value_t = 5)]
     pub repeat: usize,
+    /// Seconds of repetitions that are not told of but for the first, before those that are.
+    #[arg(long, default_value_t = 0.5)]
+    pub warm_up: f64,
 }
 
 /// # Errors
@@ -44,14 +48,22 @@ pub fn run(args: &LloydArgs) -> Result<String, String> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build().map_err(|e| e.to_string())?;
     let points = Arc::new(read_points(&args.rows)?);
     let init = read_centres(&args.centres, points.rows.n_features())?;
-    let (mut seconds, mut last) = (vec![], None);
-    for _ in 0..args.repeat.max(1) {
+    let timed = || {
         let began = Instant::now();
         let fit = pool.install(|| fit(&points, &init, args.iterations));
-        seconds.push(began.elapsed().as_secs_f64());
-        last = Some(fit);
+        (began.elapsed().as_secs_f64(), fit)
+    };
+    let began = Instant::now();
+    let (first, mut fit) = timed();
+    let mut seconds = vec![first];
+    while began.elapsed().as_secs_f64() < args.warm_up {
+        timed();
     }
-    let Some(fit) = last else { return Err("nothing was repeated".into()) };
+    for _ in 0..args.repeat {
+        let (again, last) = timed();
+        seconds.push(again);
+        fit = last;
+    }
     write_labels(&args.out, &fit)?;
     let peak = peak_kib().unwrap_or(0);
     Ok(format!(

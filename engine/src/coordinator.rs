@@ -177,6 +177,13 @@ pub const REPORT_ACTION: &str = "covey.report";
 /// The Flight action that is answered when a fit is over: its name as a JSON string.
 pub const OVER_ACTION: &str = "covey.over";
 
+/// The Flight action that comes before an executor registers: the release that it is of, as a JSON string. Answered where
+/// the scheduler is of the same: what goes between the two is not kept readable from one release to the next.
+pub const JOIN_ACTION: &str = "covey.join";
+
+/// The release of this process.
+pub const RELEASE: &str = concat!(env!("CARGO_PKG_VERSION"), ", protocol 1");
+
 /// The Flight action that is never answered: an executor, named by a JSON string, keeps it open while it lives.
 pub const PRESENT_ACTION: &str = "covey.present";
 

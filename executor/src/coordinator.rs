@@ -4,7 +4,9 @@ use arrow_flight::Action;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use async_trait::async_trait;
 use bytes::Bytes;
-use covey_engine::coordinator::{Coordinator, FETCH_ACTION, OVER_ACTION, PRESENT_ACTION, Progress, REPORT_ACTION};
+use covey_engine::coordinator::{
+    Coordinator, FETCH_ACTION, JOIN_ACTION, OVER_ACTION, PRESENT_ACTION, Progress, RELEASE, REPORT_ACTION,
+};
 use covey_engine::external;
 use covey_engine::recent::Recent;
 use datafusion::common::exec_datafusion_err;
@@ -30,6 +32,14 @@ impl FlightCoordinator {
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX);
         Self { client, objects: Recent::new(OBJECTS_KEPT_MAX) }
+    }
+
+    /// Asks whether the scheduler can do with an executor of this release.
+    ///
+    /// # Errors
+    /// The scheduler's refusal.
+    pub async fn ask_to_join(&self) -> Result<()> {
+        self.act(JOIN_ACTION, &RELEASE).await.map(|_| ())
     }
 
     /// Keeps a call open by which the scheduler sees that this executor lives. Ready when that has ended.

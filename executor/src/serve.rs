@@ -26,6 +26,7 @@ use ballista_executor::shutdown::ShutdownNotifier;
 use covey_engine::block_cache::{BlockCache, BlockLimits, SharedPool};
 use covey_engine::codec::CoveyPhysicalCodec;
 use covey_engine::coordinator::ExecutorServices;
+use covey_engine::failure::plain_text;
 use covey_engine::models::cache::ModelCache;
 use covey_engine::session::{function_registry, runtime_env, session_config, session_state};
 use covey_engine::storage::ObjectStores;
@@ -48,8 +49,10 @@ use crate::work_dir::{WorkDir, sweep};
 /// How often an executor says that it lives. The scheduler waits for three of these.
 const HEARTBEAT_SECONDS: u64 = 3;
 
-/// How long to wait before the scheduler is tried again, and after how many attempts in vain the log says so.
+/// How long to wait before the scheduler is tried again, and after how many attempts in vain the log says so: first and
+/// then again.
 const CONNECT_PAUSE: Duration = Duration::from_millis(500);
+const CONNECT_ATTEMPTS_TO_WARNING: u32 = 4;
 const CONNECT_ATTEMPTS_PER_WARNING: u32 = 20;
 
 /// How long a scheduler may take to answer a connection, or a ping on one that is idle: a machine that has vanished
@@ -117,22 +120,25 @@ impl Member {
                 },
                 Err(unreachable) => unreachable,
             };
-            attempts += 1;
-            if attempts % CONNECT_ATTEMPTS_PER_WARNING == 0 {
-                tracing::warn!(target: "covey", scheduler = %address(config), problem, "no scheduler yet, is covey-scheduler running there?");
+            if attempts % CONNECT_ATTEMPTS_PER_WARNING == CONNECT_ATTEMPTS_TO_WARNING {
+                tracing::warn!(target: "covey", scheduler = %address(config), problem, "not registered yet, is covey-scheduler running there?");
             }
+            attempts += 1;
             tokio::time::sleep(CONNECT_PAUSE).await;
         }
     }
 
     /// The inner error is the scheduler's, and may go away.
-    async fn register(config: &ExecutorConfig, channel: Channel) -> Result<Result<Self, BallistaError>> {
+    async fn register(config: &ExecutorConfig, channel: Channel) -> Result<Result<Self, String>> {
+        let coordinator = Arc::new(FlightCoordinator::new(channel.clone()));
+        if let Err(refused) = coordinator.ask_to_join().await {
+            return Ok(Err(plain_text(&refused)));
+        }
         let work_dir = work_dir(config)?;
         let listener = TcpListener::bind((config.bind_host.as_str(), config.port))
             .await
             .map_err(|e| exec_datafusion_err!("cannot listen on {}:{}: {e}", config.bind_host, config.port))?;
         let process = process_config(config, listener.local_addr()?.port()).await?;
-        let coordinator = Arc::new(FlightCoordinator::new(channel.clone()));
         let (executor, codec) = build(config, &process, work_dir.path(), Arc::clone(&coordinator))?;
 
         let notifier = ShutdownNotifier::new();
@@ -157,7 +163,7 @@ impl Member {
             Ok(tasks) => tasks,
             Err(refused) => {
                 results.abort();
-                return Ok(Err(refused));
+                return Ok(Err(refused.to_string()));
             }
         };
         tracing::info!(target: "covey", id = %process.executor_id, vcores = config.vcores, scheduler = %address(config), "executor registered");

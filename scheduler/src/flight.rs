@@ -23,7 +23,9 @@ use arrow_flight::{
 use ballista_core::flight_proxy_service::BallistaFlightProxyService;
 use ballista_flight_sql::BallistaFlightSqlService;
 use ballista_flight_sql::backend::{QueryBackend, QueryResult};
-use covey_engine::coordinator::{FETCH_ACTION, OVER_ACTION, PRESENT_ACTION, Progress, REPORT_ACTION};
+use covey_engine::coordinator::{
+    FETCH_ACTION, JOIN_ACTION, OVER_ACTION, PRESENT_ACTION, Progress, RELEASE, REPORT_ACTION,
+};
 use covey_engine::failure::plain_text;
 use covey_engine::threads::aside;
 use covey_jobs::{Covey, FitHub, Prepared};
@@ -393,6 +395,15 @@ impl FlightSqlService for CoveyFlightService {
             OVER_ACTION => {
                 let fit: String = serde_json::from_slice(&action.body).map_err(damaged)?;
                 self.inner.hub.over(&fit).await;
+                bytes::Bytes::new()
+            }
+            JOIN_ACTION => {
+                let release: String = serde_json::from_slice(&action.body).map_err(damaged)?;
+                if release != RELEASE {
+                    return Err(Status::failed_precondition(format!(
+                        "this scheduler is covey {RELEASE}, the executor is covey {release}: start one of the scheduler's release"
+                    )));
+                }
                 bytes::Bytes::new()
             }
             PRESENT_ACTION => {

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use covey_tests::{Process, cell, cells, covey_command, wait_until};
+use arrow_flight::Action;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use covey_engine::coordinator::{JOIN_ACTION, RELEASE};
+use covey_tests::{Process, Sandbox, cell, cells, covey_command, wait_until};
 
 use crate::{create_model, sample_table, sandbox_with_sample};
 
@@ -128,4 +131,19 @@ async fn executors_find_a_restarted_scheduler() {
     sandbox.sql(&create_model("m", ", strategy 'distributed'")).await;
     let executors = "SELECT min(executors) FROM model_iterations('m')";
     assert_eq!(cell(&sandbox.sql(executors).await), "2");
+}
+
+/// Goal: an executor of another release is turned away before it registers: it would fail every task.
+#[tokio::test]
+async fn another_release_is_turned_away() {
+    let sandbox = Sandbox::start(1, 1).await;
+    let channel = tonic::transport::Endpoint::from_shared(sandbox.url.clone()).unwrap().connect().await.unwrap();
+    let mut scheduler = FlightServiceClient::new(channel);
+    let mut join = async |release: &str| {
+        let body = format!("{release:?}").into_bytes().into();
+        scheduler.do_action(Action { r#type: JOIN_ACTION.to_string(), body }).await.map(drop)
+    };
+    join(RELEASE).await.unwrap();
+    let refused = join("0.0.1, protocol 0").await.unwrap_err();
+    assert!(refused.message().contains("the executor is covey 0.0.1"), "{refused}");
 }

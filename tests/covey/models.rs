@@ -68,6 +68,8 @@ async fn the_life_of_a_model() {
     let labels = "SELECT cluster, label FROM model_clusters('m') WHERE label IS NOT NULL";
     assert_eq!(cells(&sandbox.sql(labels).await), [["2", "b"]]);
     assert!(sandbox.error("ALTER MODEL m SET LABEL 'x' FOR CLUSTER 12").await.contains("clusters 0 to 11"));
+    assert!(sandbox.error("ALTER MODEL m SET LABEL ' ' FOR CLUSTER 2").await.contains("must not be empty"));
+    assert!(sandbox.error("ALTER MODEL m SET LABEL 'unknown' FOR CLUSTER 2").await.contains("beyond the threshold"));
 
     sandbox.sql("DROP MODEL m").await;
     assert!(sandbox.error("SELECT predict('m', 'x')").await.contains("there is no model \"m\""));

@@ -9,7 +9,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::manifest::{FORMAT, hex_sha256};
-use super::{FileEntry, Likeness, Manifest, Model, ModelFeatures, ModelFiles, Parent, check_model_name};
+use super::{FileEntry, Likeness, Manifest, Model, ModelFeatures, ModelFiles, Parent, UNKNOWN, check_model_name};
 use crate::storage::{Directory, is_not_found};
 use crate::user_err;
 
@@ -228,9 +228,7 @@ impl ModelRegistry {
 
     /// Gives `cluster` a label, or takes it away.
     pub async fn set_label(&self, name: &str, cluster: u32, label: Option<&str>) -> Result<Manifest> {
-        if label.is_some_and(|label| label.len() > LABEL_BYTES_MAX) {
-            return user_err!("a label may have {LABEL_BYTES_MAX} bytes");
-        }
+        label.map_or(Ok(()), check_label)?;
         self.revise(name, |manifest| {
             check_cluster(manifest, cluster)?;
             manifest.label_matches.remove(&cluster);
@@ -352,6 +350,21 @@ pub fn check_cluster(manifest: &Manifest, cluster: u32) -> Result<()> {
         return Ok(());
     }
     user_err!("model {:?} has clusters 0 to {}, not {cluster}", manifest.name, manifest.n_clusters - 1)
+}
+
+/// # Errors
+/// When a label says nothing, or what is said of rows that belong to no cluster.
+fn check_label(label: &str) -> Result<()> {
+    match label {
+        _ if label.len() > LABEL_BYTES_MAX => user_err!("a label may have {LABEL_BYTES_MAX} bytes"),
+        _ if label.trim().is_empty() => {
+            user_err!("a label must not be empty; ALTER MODEL name DROP LABEL FOR CLUSTER n takes one away")
+        }
+        UNKNOWN => {
+            user_err!("{UNKNOWN:?} is no label: cluster_label says that of rows beyond the threshold of the model")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The version in the name of a manifest or of a directory of data.

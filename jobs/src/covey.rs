@@ -179,7 +179,7 @@ impl Covey {
                 evaluate::run(self.cluster.as_ref(), session, &model, query.clone()).await
             }
             (ClusterStatement::ExplainCreateModel(create), Some(query)) => {
-                explain_fit(Arc::clone(session), create, query.clone()).await
+                explain_fit(&self.models, Arc::clone(session), create, query.clone()).await
             }
             (
                 ClusterStatement::CreateModel(_)

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use covey_engine::models::cache::ModelCache;
-use covey_engine::models::{Manifest, ModelFeatures, ModelFiles, ModelRegistry, NewModel, Parent};
+use covey_engine::models::{Manifest, ModelFeatures, ModelFiles, ModelRegistry, NewModel, Parent, Seen};
 use covey_engine::operators::{BlockWork, BlocksExec, block_source};
 use covey_engine::storage::Directory;
 use covey_engine::user_err;
@@ -43,6 +43,7 @@ use crate::board::JobHandle;
 use crate::statements::{CreateModel, FitOptions, Strategy};
 
 pub(crate) use explain::explain_fit;
+use given::check_given;
 pub use hub::FitHub;
 use hub::Publication;
 pub(crate) use prepare::{WEIGHT_COLUMN, feature_names};
@@ -114,10 +115,7 @@ async fn fit_model(context: &FitContext<'_>, create: &CreateModel, query: Logica
         Some(recluster) => Some((context.models.get(&recluster.model).await?, recluster.cluster)),
         None => None,
     };
-    let seen = context.models.seen(&create.name).await?;
-    if seen.exists && !create.or_replace {
-        return user_err!("model {:?} exists; use CREATE OR REPLACE MODEL to train it again", create.name);
-    }
+    let seen = see_free(context.models, create).await?;
     context.cluster.require_executors().await?;
     let id = Uuid::now_v7().to_string();
     let directory = context.warehouse.child(FITS)?.child(&id)?;
@@ -140,6 +138,16 @@ async fn fit_model(context: &FitContext<'_>, create: &CreateModel, query: Logica
         context.models.set_child(&parent.name, parent.version, cluster, &made.name).await?;
     }
     Ok(made)
+}
+
+/// # Errors
+/// When the name is taken and the statement does not say that the model may be replaced.
+async fn see_free(models: &ModelRegistry, create: &CreateModel) -> Result<Seen> {
+    let seen = models.seen(&create.name).await?;
+    if seen.exists && !create.or_replace {
+        return user_err!("model {:?} exists; use CREATE OR REPLACE MODEL to train it again", create.name);
+    }
+    Ok(seen)
 }
 
 /// Removes the intermediate files of a fit when it has ended, however it did.
@@ -173,7 +181,7 @@ pub async fn sweep(warehouse: &Directory) -> Result<()> {
 
 impl Fit<'_> {
     async fn run(&self, create: &CreateModel, query: LogicalPlan) -> Result<NewModel> {
-        self.check_given().await?;
+        check_given(self.context.models, &self.context.session, self.options).await?;
         let prepared = self.prepare(query).await?;
         self.check_coordinates(&prepared)?;
         let strategy = self.strategy(&prepared);

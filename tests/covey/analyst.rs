@@ -264,6 +264,19 @@ async fn fits_are_explained() {
     assert_eq!(cells(&sandbox.sql("SHOW MODELS").await).len(), 0);
     let forced = cells(&sandbox.sql(&format!("EXPLAIN {}", create_model("m", ", strategy 'distributed'"))).await);
     assert!(forced[0][1].contains("strategy: 'distributed'"), "{forced:?}");
+
+    // What the fit would refuse before it begins is refused here.
+    sandbox.sql(&create_model("m", "")).await;
+    let refused = [
+        (create_model("m", ""), "model \"m\" exists"),
+        (create_model("n", ", init 'model:m'").replace("n_clusters 12", "n_clusters 5"), "gives 12 centres"),
+        (create_model("n", ", init 'model:nobody'"), "there is no model \"nobody\""),
+        (create_model("n", ", init 'table:nothing'"), "init 'table:nothing'"),
+    ];
+    for (statement, expected) in refused {
+        let error = sandbox.error(&format!("EXPLAIN {statement}")).await;
+        assert!(error.contains(expected), "{statement}: {error}");
+    }
 }
 
 /// Goal: by angles, rows that differ in length alone are one, by either strategy, and `predict` agrees; the elbow works too.

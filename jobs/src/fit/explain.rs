@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use covey_engine::coordinator::RUNS_AT_ONCE_MAX;
-use covey_engine::models::ModelFeatures;
+use covey_engine::models::{ModelFeatures, ModelRegistry};
 use covey_engine::threads::aside;
 use covey_udfs::kmeans::{Init, OVERSAMPLING, OVERSAMPLING_ROUNDS, start_of};
 use datafusion::arrow::array::{RecordBatch, StringArray};
@@ -12,17 +12,26 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::displayable;
 use datafusion::prelude::SessionContext;
 
-use super::LOCAL_BYTES_MAX;
+use super::given::check_given;
 use super::prepare::{collapse, features_of};
+use super::{LOCAL_BYTES_MAX, see_free};
 use crate::results::explained_schema;
 use crate::statements::{CreateModel, Elbow, FitOptions, GivenCentres, Strategy};
 
 /// The steps of the fit, and the plans of its query as EXPLAIN shows them.
+///
+/// # Errors
+/// Where the fit would not begin.
 pub(crate) async fn explain_fit(
+    models: &ModelRegistry,
     session: Arc<SessionContext>,
     create: &CreateModel,
     query: LogicalPlan,
 ) -> Result<RecordBatch> {
+    if !create.if_not_exists {
+        see_free(models, create).await?;
+    }
+    check_given(models, &session, &create.options).await?;
     let features = features_of(&query)?;
     let steps = steps(create, &features, session.copied_config().target_partitions());
     let plan = session.state().optimize(&collapse(query, &features)?)?;

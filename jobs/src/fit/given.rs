@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use covey_engine::failure::plain_text;
-use covey_engine::models::ModelFeatures;
 use covey_engine::models::functions::{check_feature_values, read_numbers};
+use covey_engine::models::{ModelFeatures, ModelRegistry};
 use covey_engine::threads::aside;
 use covey_engine::{external, user_err};
 use covey_udfs::kmeans::{Centroids, Metric};
@@ -15,26 +15,39 @@ use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::common::Column;
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, cast};
-use datafusion::prelude::DataFrame;
+use datafusion::prelude::{DataFrame, SessionContext};
 
 use super::carry::centres_in;
 use super::{Fit, Prepared};
 use crate::bind_models;
-use crate::statements::GivenCentres;
+use crate::statements::{FitOptions, GivenCentres};
 
 /// The column of a table of centres that numbers them, where there is one.
 const CLUSTER_COLUMN: &str = "cluster";
 
-impl Fit<'_> {
-    /// What can be known of given centres before there are rows.
-    pub(super) async fn check_given(&self) -> Result<()> {
-        match &self.options.given {
-            Some(GivenCentres::Model(name)) => self.context.models.get(name).await.map(drop),
-            Some(GivenCentres::Table(name)) => self.table(name).await.map(drop),
-            None => Ok(()),
+/// What can be known of given centres before there are rows.
+pub(super) async fn check_given(models: &ModelRegistry, session: &SessionContext, options: &FitOptions) -> Result<()> {
+    match &options.given {
+        Some(given @ GivenCentres::Model(name)) => {
+            let (n, k) = (models.get(name).await?.n_clusters, options.n_clusters);
+            if n != k {
+                return user_err!("init '{given}' gives {n} centres, but n_clusters is {k}");
+            }
+            Ok(())
         }
+        Some(GivenCentres::Table(name)) => table_of_centres(session, name).await.map(drop),
+        None => Ok(()),
     }
+}
 
+async fn table_of_centres(session: &SessionContext, name: &str) -> Result<DataFrame> {
+    match session.table(name).await {
+        Ok(table) => Ok(table),
+        Err(error) => user_err!("init 'table:{name}': {}", error.strip_backtrace()),
+    }
+}
+
+impl Fit<'_> {
     /// The centres that the fit begins with, by its features.
     pub(super) async fn given_centres(&self, prepared: &Prepared) -> Result<Option<Centroids>> {
         let Some(given) = &self.options.given else { return Ok(None) };
@@ -72,16 +85,9 @@ impl Fit<'_> {
         Ok(centres.into_iter().map(|centre| centre.values).collect())
     }
 
-    async fn table(&self, name: &str) -> Result<DataFrame> {
-        match self.context.session.table(name).await {
-            Ok(table) => Ok(table),
-            Err(error) => user_err!("init 'table:{name}': {}", error.strip_backtrace()),
-        }
-    }
-
     /// In the order of their numbers, or else of their values: rows of a table have none.
     async fn centres_of_table(&self, name: &str, prepared: &Prepared) -> Result<Vec<Vec<f64>>> {
-        let table = self.table(name).await?;
+        let table = table_of_centres(&self.context.session, name).await?;
         let (columns, data_type) = match &prepared.features {
             ModelFeatures::Text { column, .. } => (vec![column.clone()], DataType::Utf8),
             ModelFeatures::Columns(columns) => (columns.clone(), DataType::Float64),

@@ -162,17 +162,28 @@ def sparsekmeans(matrix, centres, kind, iterations, repeat):
 
     start = gb.io.from_scipy_sparse(sp.csr_matrix(centres))
     base = {"lloyd": LloydKmeans, "elkan": ElkanKmeans}[kind]
-    # It takes no centres, only seeds them: its own iterations from ours.
-    given = type("Given", (base,), {"_initialize_centroids": lambda self, rows: start.dup()})
+
+    passes = []
+
+    class Given(base):
+        """It takes no centres, only seeds them, and does not tell how often it has gone through the rows."""
+
+        def _initialize_centroids(self, rows):
+            return start.dup()
+
+        def _assign_cluster(self, rows):
+            passes.append(self)
+            return super()._assign_cluster(rows)
 
     def run():
-        model = given(n_clusters=len(centres), n_threads=THREADS, max_iter=iterations, tol=0.0)
+        passes.clear()
+        model = Given(n_clusters=len(centres), n_threads=THREADS, max_iter=iterations, tol=0.0)
         with contextlib.redirect_stdout(io.StringIO()):
             model.fit(matrix)
         return model
 
     seconds, model = timed(repeat, run)
-    return seconds, np.asarray(model.labels).ravel(), None, iterations
+    return seconds, np.asarray(model.labels).ravel(), None, len(passes)
 
 
 def faiss_kmeans(matrix, centres, iterations, repeat):
@@ -188,7 +199,7 @@ def faiss_kmeans(matrix, centres, iterations, repeat):
         return model, labels.ravel()
 
     seconds, (model, labels) = timed(repeat, run)
-    return seconds, labels, None, iterations
+    return seconds, labels, None, len(model.obj)
 
 
 def dask_ml(matrix, centres, iterations, repeat):

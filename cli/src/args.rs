@@ -32,6 +32,9 @@ pub enum Command {
     Sql {
         /// The statement.
         statement: Option<String>,
+        /// The same, as psql has it; may be given often.
+        #[arg(short, long = "command", value_name = "STATEMENT")]
+        commands: Vec<String>,
         #[command(flatten)]
         connection: Connection,
         #[command(flatten)]

@@ -63,17 +63,19 @@ pub async fn main() -> ExitCode {
             with_session(&connection, &display, async |session| run_file(session, &file, &variables, &display).await)
                 .await
         }
-        Command::Sql { statement: Some(sql), connection, display } => {
+        Command::Sql { statement: None, commands, connection, display } if commands.is_empty() => {
+            with_session(&connection, &display, async |session| prompt(session, &display).await).await
+        }
+        Command::Sql { statement, commands, connection, display } => {
             with_session(&connection, &display, async |session| {
-                for statement in split(&sql)? {
-                    session.execute(&statement.sql, &display).await?;
+                for sql in statement.iter().chain(&commands) {
+                    for statement in split(sql)? {
+                        session.execute(&statement.sql, &display).await?;
+                    }
                 }
                 Ok(())
             })
             .await
-        }
-        Command::Sql { statement: None, connection, display } => {
-            with_session(&connection, &display, async |session| prompt(session, &display).await).await
         }
         Command::Plot { picture, model, out, connection, display } => {
             with_session(&connection, &display, async |session| plot(session, picture, &model, out.as_deref()).await)

@@ -53,6 +53,9 @@ fn results_can_be_piped() {
     for nothing in ["", ";", "-- nothing\n"] {
         assert_eq!(run("csv", nothing), (Some(0), String::new(), String::new()));
     }
+    let given =
+        covey(&["sql", "--format", "csv", "--warehouse", &warehouse, "-c", "SELECT 1 AS a", "-c", "SELECT 2 AS b"]);
+    assert_eq!(String::from_utf8_lossy(&given.stdout), "a\n1\nb\n2\n");
 }
 
 /// Goal: who looks at the first rows only does not see an error. Method: a reader that goes away at once.

@@ -88,6 +88,20 @@ async fn far_rows_are_unknown() {
     assert!(shown.iter().any(|model| model[0] == "n" && model.contains(&"2.0".to_string())), "{shown:?}");
     sandbox.sql("ALTER MODEL n DROP THRESHOLD").await;
     assert_eq!(label(&cells(&sandbox.sql(labels).await)), ["low", "low", "low", "", ""]);
+    assert!(
+        sandbox
+            .error(&format!("ALTER MODEL n DROP LABEL FOR CLUSTER {}", 1 - number(&low) as i64))
+            .await
+            .contains("no label")
+    );
+
+    // A text without a known term has a nearest centre, and nothing in common with it.
+    sandbox.sql(&create_model("m", "")).await;
+    let nearest = cell(&sandbox.sql("SELECT predict('m', 'xyzzy')").await);
+    sandbox.sql(&format!("ALTER MODEL m SET LABEL 'junk' FOR CLUSTER {nearest}")).await;
+    assert_eq!(cell(&sandbox.sql("SELECT cluster_label('m', 'xyzzy')").await), "junk");
+    sandbox.sql("ALTER MODEL m SET THRESHOLD 100").await;
+    assert_eq!(cell(&sandbox.sql("SELECT cluster_label('m', 'xyzzy')").await), "unknown");
 }
 
 /// Goal: a cluster is clustered again by a word, from the rows that its model was trained on or from others, and labels

@@ -52,7 +52,7 @@ pub(super) fn draw(model: &str, rows: &Rows) -> Result<String, String> {
 type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
 
 fn head<'a>(area: &Area<'a>, model: &str, chosen: Option<(f64, &str)>) -> Drawn<'a> {
-    let title = format!("How many clusters has {model}?");
+    let title = format!("How many clusters: {model}");
     area.draw(&Text::new(title, (40, 22), (FONT, 30).into_font().style(FontStyle::Bold).color(&INK)))?;
     let answer = match chosen {
         Some((k, "knee")) => format!("k = {k}: the curve of inertia has its knee there"),
@@ -103,11 +103,13 @@ fn panel<'a>(area: &Area<'a>, clusters: &[f64], curve: &Curve<'_>, chosen: Optio
     chart.draw_series(at.clone().map(|point| Circle::new(point, 6, curve.color.filled())))?;
     let style = |side, above| (FONT, 17).into_font().color(&INK).pos(Pos::new(side, above));
     let start = points.first().map_or(0.0, |(_, y)| *y);
+    let rises = |k: i32, y: f64| points.iter().find(|(x, _)| *x > k).is_some_and(|(_, next)| *next > y);
     chart.draw_series(at.map(|(k, y)| {
-        // To the left where there is no room to the right, and there below a falling curve, if no numbers of the axis are there.
+        // To the left where there is no room to the right, and on that side of the curve to which it does not go, if no
+        // numbers of the axis are there.
         let is_left = f64::from(k - first) > 0.8 * f64::from(last - first);
         let (side, away) = if is_left { (HPos::Right, -10) } else { (HPos::Left, 10) };
-        let is_below = is_left && start > y && !curve.with_clusters;
+        let is_below = if is_left { start > y } else { rises(k, y) } && !curve.with_clusters;
         let (above, up) = if is_below { (VPos::Top, 8) } else { (VPos::Bottom, -8) };
         EmptyElement::at((k, y)) + Text::new(format!("k = {k}: {}", short(y)), (away, up), style(side, above))
     }))?;

@@ -69,6 +69,12 @@ async fn create(session: &dyn Session, cmd: &CreateExternalTable) -> Result<Lake
         .collect();
     let file_schema = match declared_file_schema(cmd)? {
         Some(schema) => schema,
+        None if url.to_file_path().is_ok_and(|path| !path.exists()) => {
+            return user_err!(
+                "table {}: {url} does not exist on the machine of the scheduler, in whose working directory relative locations begin",
+                cmd.name
+            );
+        }
         None if found.files.is_empty() => {
             let level = cmd.table_partition_cols.iter().zip(&found.values).find(|(_, values)| values.is_empty());
             let missing = match level {

@@ -232,7 +232,15 @@ impl ModelFunc {
     }
 
     fn labels(&self, model: &Model, features: &[ArrayRef]) -> Result<Vec<Option<String>>> {
-        let mut found = self.nearest(model, features)?;
+        let blank_is_far =
+            matches!(model.manifest.features, ModelFeatures::Text { .. }) || model.manifest.has_unit_length();
+        let look = |table: &CentroidTable, row: Row<'_>, scratch: &mut Scratch| {
+            let (cluster, squared) = table.nearest(row, scratch);
+            // Zeros are near to a centre of many small numbers, and have nothing in common with it.
+            let is_blank = blank_is_far && row.values.iter().all(|x| *x == 0.0);
+            (cluster, if is_blank { f64::INFINITY } else { squared })
+        };
+        let mut found = self.look(model, features, look)?;
         let mut labels: Vec<Option<String>> = vec![None; found.len()];
         for (label, nearest) in labels.iter_mut().zip(&mut found) {
             let Some((cluster, squared)) = *nearest else { continue };

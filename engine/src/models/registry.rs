@@ -233,9 +233,14 @@ impl ModelRegistry {
             check_cluster(manifest, cluster)?;
             manifest.label_matches.remove(&cluster);
             match label {
-                Some(label) => manifest.labels.insert(cluster, label.to_string()),
-                None => manifest.labels.remove(&cluster),
-            };
+                Some(label) => {
+                    manifest.labels.insert(cluster, label.to_string());
+                }
+                None if manifest.labels.remove(&cluster).is_none() => {
+                    return user_err!("cluster {cluster} of model {:?} has no label", manifest.name);
+                }
+                None => {}
+            }
             Ok(())
         })
         .await

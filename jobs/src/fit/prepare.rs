@@ -175,11 +175,11 @@ pub(super) fn features_of(query: &LogicalPlan) -> Result<ModelFeatures> {
         }
         [one] if is_number_list(one.data_type()) => Ok(ModelFeatures::List { column: one.name().clone() }),
         many => {
-            if let Some(wrong) = many.iter().find(|field| !field.data_type().is_numeric()) {
+            if many.iter().any(|field| !field.data_type().is_numeric()) {
+                let columns = many.iter().map(|field| format!("{} {}", field.name(), field.data_type()));
                 return user_err!(
-                    "column {:?} of the query of CREATE MODEL is {}: select one text column, or numbers only, or one list of numbers",
-                    wrong.name(),
-                    wrong.data_type()
+                    "the query of CREATE MODEL has the columns {}: select one text column, or numbers only, or one list of numbers, and beside them perhaps {WEIGHT_COLUMN:?}",
+                    columns.collect::<Vec<_>>().join(", ")
                 );
             }
             Ok(ModelFeatures::Columns(many.iter().map(|field| field.name().clone()).collect()))

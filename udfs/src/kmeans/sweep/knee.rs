@@ -35,12 +35,14 @@ pub enum Choice {
     /// It has none, and the silhouette still rises at the end; this is where the curve is bent most, which depends on
     /// where it ends.
     Bend(usize),
+    /// No other number of clusters was looked at.
+    Only(usize),
 }
 
 impl Choice {
     pub fn n_clusters(self) -> usize {
         match self {
-            Self::Knee(k) | Self::Silhouette(k) | Self::Bend(k) => k,
+            Self::Knee(k) | Self::Silhouette(k) | Self::Bend(k) | Self::Only(k) => k,
         }
     }
 
@@ -50,6 +52,7 @@ impl Choice {
             Self::Knee(_) => "knee",
             Self::Silhouette(_) => "silhouette (no clear knee)",
             Self::Bend(_) => "bend (no clear knee, silhouette still rising at k_max)",
+            Self::Only(_) => "the only one looked at",
         }
     }
 }
@@ -62,6 +65,9 @@ impl Choice {
 /// it stays where it is when half of the curve behind it is cut off: where a curve falls ever more slowly without any
 /// bend, as it does on rows without clusters, the point wanders with the end.
 pub fn choose(points: &[ElbowPoint]) -> Choice {
+    if let [only] = points {
+        return Choice::Only(only.n_clusters);
+    }
     if let Some(k) = clear_knee(points) {
         return Choice::Knee(k);
     }
@@ -141,7 +147,7 @@ mod tests {
         assert_eq!(choose(&curve((0..50).map(|k| 100.0 - f64::from(k)))), Choice::Silhouette(7));
         let slight = (0..7).map(f64::from).map(|k| 100.0 - 10.0 * k + 0.2 * k * k);
         assert_eq!(choose(&curve(slight)), Choice::Bend(4), "the silhouette is highest at the end");
-        assert_eq!(choose(&curve([3.0].into_iter())), Choice::Silhouette(1));
+        assert_eq!(choose(&curve([3.0].into_iter())), Choice::Only(1));
         assert_eq!(choose(&curve([3.0; 9].into_iter())), Choice::Silhouette(7));
     }
 }

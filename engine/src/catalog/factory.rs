@@ -71,7 +71,7 @@ async fn create(session: &dyn Session, cmd: &CreateExternalTable) -> Result<Lake
         Some(schema) => schema,
         None if url.to_file_path().is_ok_and(|path| !path.exists()) => {
             return user_err!(
-                "table {}: {url} does not exist on the machine of the scheduler, in whose working directory relative locations begin",
+                "table {}: {url} does not exist on the machine of the scheduler, where relative locations begin in its working directory; declare the columns in CREATE EXTERNAL TABLE if the first upload is still to come",
                 cmd.name
             );
         }

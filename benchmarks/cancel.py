@@ -1,5 +1,5 @@
-"""How soon a cancelled fit is gone: 1 scheduler + 2 executors of one core; the client of a long fit goes away in the middle
-of its iterations.
+"""How soon a cancelled fit is gone: 1 scheduler + 2 executors of one core; the client of a long fit goes away while it is
+seeded, or in the middle of its iterations.
 
     benchmarks/run cancel [--times 10]
 
@@ -9,6 +9,7 @@ it. Checked: no model is there, and the next fit works.
 """
 
 import argparse
+import itertools
 import os
 import pathlib
 import tempfile
@@ -20,11 +21,18 @@ import adbc_driver_flightsql.dbapi as flightsql
 from cluster import Cluster, external_table
 
 LAKE = pathlib.Path(__file__).parent.parent / "samples/processes"
-FIT = "CREATE MODEL {name} USING KMEANS OPTIONS (n_clusters 50, tol 0, n_init {n_init}, init 'random', strategy '{strategy}') " \
+FIT = "CREATE MODEL {name} USING KMEANS OPTIONS ({options}, strategy '{strategy}') " \
       "AS SELECT normalize_command(process_command) AS c FROM processes"
+SHORT = "n_clusters 50"
+# By the moment at which the client goes away: a fit that is there for long, and how to see it.
+MOMENTS = {
+    "seed": ("n_clusters 5000", "stage = 'seed'"),
+    "iterate": ("n_clusters 50, tol 0, n_init 1000, init 'random'", "iteration >= 2"),
+}
 TICK = os.sysconf("SC_CLK_TCK")
 DROPPED = "the blocks of a fit are dropped"
 WINDOW = 0.05
+SECONDS_INTO = 0.3
 PATIENCE = 10.0
 
 
@@ -37,22 +45,25 @@ def cpu_seconds(processes):
     return used / TICK
 
 
-def drop_client(cluster, strategy):
-    """Starts a fit that does not end by itself, and cancels its statement once it iterates."""
+def drop_client(cluster, strategy, moment):
+    """Starts a fit that is long at `moment`, and cancels its statement there."""
+    options, is_there = MOMENTS[moment]
     connection = flightsql.connect(cluster.url.replace("http", "grpc"), autocommit=True)
     cursor = connection.cursor()
 
     def run():
         try:
-            cursor.execute(FIT.format(name="cut", n_init=1000, strategy=strategy))
+            cursor.execute(FIT.format(name="cut", options=options, strategy=strategy))
         except flightsql.Error:
             pass  # cancelled
 
     thread = threading.Thread(target=run)
     thread.start()
-    iterating = "SELECT count(*) AS n FROM covey_jobs() WHERE state = 'running' AND iteration >= 2"
-    while cluster.query(iterating)["n"][0].as_py() == 0:
+    reached = f"SELECT count(*) AS n FROM covey_jobs() WHERE state = 'running' AND {is_there}"
+    while cluster.query(reached)["n"][0].as_py() == 0:
         time.sleep(0.01)
+    # Into the middle of it.
+    time.sleep(SECONDS_INTO)
     cursor.adbc_cancel()
     began = time.perf_counter()
     thread.join()
@@ -93,17 +104,17 @@ def main():
         cluster = Cluster(binaries, warehouse, cores=[0, 1], arguments=["--log", "warn,covey=debug"])
         cluster.query(external_table(LAKE))
         print(f"{'milliseconds, slowest of ' + str(arguments.times):34}{'cancelled':>12}{'idle':>12}{'blocks':>12}{'files':>12}")
-        for strategy in ("local", "distributed"):
+        for strategy, moment in itertools.product(("local", "distributed"), MOMENTS):
             worst = {}
             for _ in range(arguments.times):
                 before = cluster.log.read_text().count(DROPPED)
-                began = drop_client(cluster, strategy)
+                began = drop_client(cluster, strategy, moment)
                 seen = watch(cluster, began, warehouse / "fits", before, holders=2)
                 assert len(seen) == 4, f"after {PATIENCE} s there was only: {seen}"
                 worst = {name: max(ms, worst.get(name, 0)) for name, ms in seen.items()}
             assert cluster.query("SHOW MODELS").num_rows == 0
-            print(f"{strategy:34}" + "".join(f"{worst[name]:12.0f}" for name in ("cancelled", "idle", "dropped", "files")))
-        cluster.query(FIT.format(name="next", n_init=1, strategy="distributed"))
+            print(f"{strategy + ', ' + moment:34}" + "".join(f"{worst[name]:12.0f}" for name in ("cancelled", "idle", "dropped", "files")))
+        cluster.query(FIT.format(name="next", options=SHORT, strategy="distributed"))
         assert cluster.query("SHOW MODELS").num_rows == 1
         cluster.stop()
 

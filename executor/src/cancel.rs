@@ -3,14 +3,16 @@
 //! Ballista cancels a task by dropping it. That does not reach what its shuffle writers have spawned, and no task at
 //! all whose poll does not return, as that of a join that tries millions of pairs: both keep their threads, and with
 //! them the place of other tasks. So tasks run on threads of their own, where nobody has to wait for them, and plans
-//! look at a flag: wherever rows come in, and wherever many are made of few.
+//! look at a flag: wherever rows come in, wherever many are made of few, and while blocks are worked on.
 
 use std::fmt;
 use std::future::Future;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use covey_engine::operators::BlocksExec;
 use covey_engine::threads::STACK_BYTES;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{FieldRef, Schema};
@@ -25,9 +27,12 @@ use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
+
+/// How often work on blocks looks whether its task is cancelled.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The threads on which the tasks of an executor run.
 pub(crate) struct TaskThreads(Option<Runtime>);
@@ -98,7 +103,9 @@ pub(crate) fn stoppable(plan: Arc<dyn ExecutionPlan>, flag: &CancelFlag) -> Resu
             Some(join) => (join, true),
             None => (Arc::clone(&node), is_join(node.as_ref())),
         };
-        if is_leaf || is_join {
+        // Its work takes long before it gives anything, and ends when nobody waits for it.
+        let is_work = node.is::<BlocksExec>();
+        if is_leaf || is_join || is_work {
             return Ok(Transformed::yes(Arc::new(StoppableExec { input: node, flag: flag.clone() }) as _));
         }
         Ok(Transformed::no(node))
@@ -186,9 +193,29 @@ impl ExecutionPlan for StoppableExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let (input, flag) = (self.input.execute(partition, context)?, self.flag.clone());
         let schema = input.schema();
+        if self.input.is::<BlocksExec>() {
+            let watched = until_set(input, flag);
+            return Ok(Box::pin(RecordBatchStreamAdapter::new(schema, watched)));
+        }
         let watched = input.map(move |batch| if flag.is_set() { cancelled() } else { batch });
         Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(schema, watched))))
     }
+}
+
+/// What `input` gives until `flag` is set; then it is dropped, also in the middle of its work.
+fn until_set<T: Send>(
+    input: impl Stream<Item = Result<T>> + Send,
+    flag: CancelFlag,
+) -> impl Stream<Item = Result<T>> + Send {
+    let looking = flag.clone();
+    let set = async move {
+        while !looking.is_set() {
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+    };
+    let end = futures::stream::once(async move { flag.is_set() })
+        .filter_map(|is_set| std::future::ready(is_set.then(cancelled)));
+    input.take_until(Box::pin(set)).chain(end)
 }
 
 fn cancelled<T>() -> Result<T> {
@@ -249,5 +276,41 @@ impl PhysicalExpr for Watching {
 
     fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt_sql(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use covey_engine::operators::{BlockWork, block_source};
+
+    use super::*;
+
+    /// Goal: work on blocks is watched: Ballista does not drop what its shuffle writers read from.
+    #[test]
+    fn work_on_blocks_is_watched() {
+        let work = BlockWork::Moments { around_mean: false };
+        let source = block_source(&["file:///block".to_string()], 1).unwrap();
+        let plan = stoppable(Arc::new(BlocksExec::new("fit".into(), work, source)), &CancelFlag::default()).unwrap();
+        assert!(plan.is::<StoppableExec>() && plan.children()[0].is::<BlocksExec>());
+    }
+
+    /// Goal: work that gives nothing yet is let go of when its task is cancelled, and work that ends by itself is left alone.
+    #[tokio::test]
+    async fn work_is_dropped_when_it_is_cancelled() {
+        let (flag, working) = (CancelFlag::default(), Arc::new(()));
+        let held = Arc::clone(&working);
+        let endless = futures::stream::once(async move {
+            let _held = held;
+            std::future::pending::<Result<()>>().await
+        });
+        let mut endless = Box::pin(until_set(endless, flag.clone()));
+        assert!(futures::poll!(endless.next()).is_pending());
+        flag.0.store(true, Ordering::Relaxed);
+        assert!(endless.next().await.is_some_and(|result| result.is_err()));
+        assert_eq!(Arc::strong_count(&working), 1);
+
+        let short = until_set(futures::stream::iter([Ok(1), Ok(2)]), CancelFlag::default());
+        let given: Vec<i32> = short.map(Result::unwrap).collect().await;
+        assert_eq!(given, [1, 2]);
     }
 }

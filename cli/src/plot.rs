@@ -158,6 +158,8 @@ fn short(number: f64) -> String {
 
 /// At most `n` characters of a text.
 fn cut(text: &str, n: usize) -> String {
+    // Pictures have no control characters.
+    let text = &text.replace(char::is_control, " ");
     if text.chars().count() <= n {
         return text.to_string();
     }

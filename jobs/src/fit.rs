@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use covey_engine::failure::plain_text;
 use covey_engine::models::cache::ModelCache;
 use covey_engine::models::{Manifest, ModelFeatures, ModelFiles, ModelRegistry, NewModel, Parent, Seen};
 use covey_engine::operators::{BlockWork, BlocksExec, block_source};
@@ -135,7 +136,15 @@ async fn fit_model(context: &FitContext<'_>, create: &CreateModel, query: Logica
     }
     let made = context.models.create(new, &seen).await?;
     if let Some((parent, cluster)) = parent {
-        context.models.set_child(&parent.name, parent.version, cluster, &made.name).await?;
+        let linked = context.models.set_child(&parent.name, parent.version, cluster, &made.name).await;
+        if let Err(error) = linked {
+            return user_err!(
+                "model {:?} is there, but model {:?} does not lead to it: {}",
+                made.name,
+                parent.name,
+                plain_text(&error)
+            );
+        }
     }
     Ok(made)
 }

@@ -286,6 +286,7 @@ async fn fits_are_explained() {
         (create_model("n", ", init 'model:m'").replace("n_clusters 12", "n_clusters 5"), "gives 12 centres"),
         (create_model("n", ", init 'model:nobody'"), "there is no model \"nobody\""),
         (create_model("n", ", init 'table:nothing'"), "init 'table:nothing'"),
+        ("CREATE MODEL n USING KMEANS OPTIONS (min_df 2) AS SELECT 1.0 AS x".into(), "min_df is for a text column"),
     ];
     for (statement, expected) in refused {
         let error = sandbox.error(&format!("EXPLAIN {statement}")).await;

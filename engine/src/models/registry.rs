@@ -260,7 +260,7 @@ impl ModelRegistry {
         self.revise(name, |manifest| {
             if manifest.version != version {
                 return user_err!(
-                    "model {child:?} is there, but model {name:?} was trained again meanwhile: its cluster {cluster} is another one now"
+                    "model {name:?} was trained again meanwhile, and its cluster {cluster} is another one now (model {child:?} was made of the one before)"
                 );
             }
             check_cluster(manifest, cluster)?;

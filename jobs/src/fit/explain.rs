@@ -13,7 +13,7 @@ use datafusion::physical_plan::displayable;
 use datafusion::prelude::SessionContext;
 
 use super::given::check_given;
-use super::prepare::{collapse, features_of};
+use super::prepare::{check_options, collapse, features_of};
 use super::{LOCAL_BYTES_MAX, see_free};
 use crate::results::explained_schema;
 use crate::statements::{CreateModel, Elbow, FitOptions, GivenCentres, Strategy};
@@ -33,6 +33,7 @@ pub(crate) async fn explain_fit(
     }
     check_given(models, &session, &create.options).await?;
     let features = features_of(&query)?;
+    check_options(&create.options, &features)?;
     let steps = steps(create, &features, session.copied_config().target_partitions());
     let plan = session.state().optimize(&collapse(query, &features)?)?;
     let logical = plan.display_indent().to_string();

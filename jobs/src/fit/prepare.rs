@@ -20,6 +20,7 @@ use datafusion::functions_aggregate::expr_fn::{count, sum};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF, cast, col, lit};
 
 use super::{Fit, Prepared};
+use crate::statements::FitOptions;
 
 /// The column that weighs rows.
 pub(crate) const WEIGHT_COLUMN: &str = "weight";
@@ -31,7 +32,7 @@ impl Fit<'_> {
     pub(super) async fn prepare(&self, query: LogicalPlan) -> Result<Prepared> {
         self.context.job.stage("prepare");
         let features = features_of(&query)?;
-        self.refuse_text_options(&features)?;
+        check_options(self.options, &features)?;
         let plan = collapse(query, &features)?;
         let session = Arc::clone(&self.context.session);
         let input = aside(async move { session.state().create_physical_plan(&plan).await }).await?;
@@ -70,20 +71,6 @@ impl Fit<'_> {
             self.merge_blocks(files, &mut prepared)?;
         }
         Ok(prepared)
-    }
-
-    fn refuse_text_options(&self, features: &ModelFeatures) -> Result<()> {
-        match (features, self.options.text_options.first()) {
-            (ModelFeatures::Columns(_) | ModelFeatures::List { .. }, Some(option)) => {
-                user_err!("option {option} is for a text column, but the query gives numbers")
-            }
-            (ModelFeatures::Text { .. }, _)
-                if self.options.metric == Metric::Cosine && self.options.tfidf.norm != Norm::L2 =>
-            {
-                user_err!("metric 'cosine' is for rows of length 1: leave out norm, or set norm 'l2'")
-            }
-            _ => Ok(()),
-        }
     }
 
     fn check_counts(&self, prepared: &Prepared) -> Result<()> {
@@ -184,6 +171,20 @@ pub(super) fn features_of(query: &LogicalPlan) -> Result<ModelFeatures> {
             }
             Ok(ModelFeatures::Columns(many.iter().map(|field| field.name().clone()).collect()))
         }
+    }
+}
+
+/// # Errors
+/// When options do not go with what is clustered.
+pub(super) fn check_options(options: &FitOptions, features: &ModelFeatures) -> Result<()> {
+    match (features, options.text_options.first()) {
+        (ModelFeatures::Columns(_) | ModelFeatures::List { .. }, Some(option)) => {
+            user_err!("option {option} is for a text column, but the query gives numbers")
+        }
+        (ModelFeatures::Text { .. }, _) if options.metric == Metric::Cosine && options.tfidf.norm != Norm::L2 => {
+            user_err!("metric 'cosine' is for rows of length 1: leave out norm, or set norm 'l2'")
+        }
+        _ => Ok(()),
     }
 }
 

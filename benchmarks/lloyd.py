@@ -33,9 +33,9 @@ import scipy.sparse as sp
 from peer import read
 
 THREADS = int(os.environ["OMP_NUM_THREADS"])
-# Seconds.
+# Seconds of repetitions before those that count, on every side.
 WARM_UP = 0.5
-# Covey is run in so many: a process that a system gives its cores late is slow for as long as it lives, if that is short.
+# Covey is run in so many processes, which are short: one may be given a part of its cores for as long as it lives.
 PROCESSES = 3
 HERE = pathlib.Path(__file__).parent
 BENCH = pathlib.Path(os.environ["COVEY"]).with_name("covey-bench")
@@ -109,7 +109,8 @@ def write_rows(path, matrix):
 
 
 def covey(rows, centres, folder, iterations, repeat):
-    """Seconds of the first repetition and of those after the warm-up of every process, labels, inertia, iterations, and the most memory of the process in MiB."""
+    """Seconds of the first repetition and of those after the warm-up of every process; labels, inertia, iterations, and the
+    most memory in MiB of the last one."""
     write(f"{folder}/centres.arrow", {"values": lists(np.arange(len(centres) + 1) * centres.shape[1],
                                                       centres.ravel().astype(np.float64))}, centres.shape[1])
     command = [BENCH, "lloyd", "--rows", rows, "--centres", f"{folder}/centres.arrow", "--out", f"{folder}/labels.arrow",
@@ -167,7 +168,6 @@ def sparsekmeans(matrix, centres, kind, iterations, repeat):
 
     start = gb.io.from_scipy_sparse(sp.csr_matrix(centres))
     base = {"lloyd": LloydKmeans, "elkan": ElkanKmeans}[kind]
-
     passes = []
 
     class Given(base):

@@ -109,7 +109,7 @@ fn panel<'a>(area: &Area<'a>, clusters: &[f64], curve: &Curve<'_>, chosen: Optio
         // numbers of the axis are there.
         let is_left = f64::from(k - first) > 0.8 * f64::from(last - first);
         let (side, away) = if is_left { (HPos::Right, -10) } else { (HPos::Left, 10) };
-        let is_below = if is_left { start > y } else { rises(k, y) } && !curve.with_clusters;
+        let is_below = !curve.with_clusters && if is_left { start > y } else { rises(k, y) };
         let (above, up) = if is_below { (VPos::Top, 8) } else { (VPos::Bottom, -8) };
         EmptyElement::at((k, y)) + Text::new(format!("k = {k}: {}", short(y)), (away, up), style(side, above))
     }))?;

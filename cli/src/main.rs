@@ -14,7 +14,6 @@ fn main() -> ExitCode {
         }
     };
     let code = runtime.block_on(covey_cli::main());
-    // A prompt that was told to end may still wait for a line.
-    runtime.shutdown_background();
+    covey_engine::threads::end(runtime);
     code
 }

@@ -2,6 +2,7 @@
 //! have, because plans are built, rewritten, encoded and run by recursion.
 
 use std::future::Future;
+use std::time::Duration;
 
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
@@ -10,6 +11,9 @@ use tokio::runtime::{Builder, Handle, Runtime};
 /// Room for the longest chain that `jobs` lets pass, with a wide margin. What is never touched is never taken.
 pub const STACK_BYTES: usize = 64 << 20;
 
+/// How long the end of a runtime waits for its threads.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The runtime of a process. To be called first thing in `main`.
 ///
 /// # Errors
@@ -17,6 +21,14 @@ pub const STACK_BYTES: usize = 64 << 20;
 pub fn runtime() -> std::io::Result<Runtime> {
     deepen_all_stacks();
     Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build()
+}
+
+/// Ends a runtime: its threads are waited for, but for those that still compute or wait for a line after [`END_TIMEOUT`].
+///
+/// To let go of threads while they end, as `shutdown_background` does, is no way: the C library may then read what the
+/// thread has given back already (its `pthread_detach`, glibc bug 19951), and the process dies of it.
+pub fn end(runtime: Runtime) {
+    runtime.shutdown_timeout(END_TIMEOUT);
 }
 
 /// Ballista and rayon start threads of their own, which take the size of their stacks from the environment.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use covey_engine::operators::BlocksExec;
-use covey_engine::threads::STACK_BYTES;
+use covey_engine::threads::{self, STACK_BYTES};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{FieldRef, Schema};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
@@ -31,7 +31,7 @@ use futures::{Stream, StreamExt};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
-/// How often work on blocks looks whether its task is cancelled.
+/// How often it is looked whether a task is cancelled that gives nothing.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The threads on which the tasks of an executor run.
@@ -66,9 +66,9 @@ impl TaskThreads {
 
 impl Drop for TaskThreads {
     fn drop(&mut self) {
-        // The last reference may go on a thread that must not wait.
         if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
+            // The last reference may go on a thread that must not wait.
+            std::thread::spawn(move || threads::end(runtime));
         }
     }
 }
@@ -193,21 +193,17 @@ impl ExecutionPlan for StoppableExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let (input, flag) = (self.input.execute(partition, context)?, self.flag.clone());
         let schema = input.schema();
-        if self.input.is::<BlocksExec>() {
-            let watched = until_set(input, flag);
-            return Ok(Box::pin(RecordBatchStreamAdapter::new(schema, watched)));
-        }
-        let watched = input.map(move |batch| if flag.is_set() { cancelled() } else { batch });
-        Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(schema, watched))))
+        Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(schema, until_set(input, flag)))))
     }
 }
 
-/// What `input` gives until `flag` is set; then it is dropped, also in the middle of its work.
+/// What `input` gives until `flag` is set, which is looked at for every item, and now and then where none comes: then it is
+/// dropped in the middle of its work.
 fn until_set<T: Send>(
     input: impl Stream<Item = Result<T>> + Send,
     flag: CancelFlag,
 ) -> impl Stream<Item = Result<T>> + Send {
-    let looking = flag.clone();
+    let (looking, at_item) = (flag.clone(), flag.clone());
     let set = async move {
         while !looking.is_set() {
             tokio::time::sleep(LOOK_PAUSE).await;
@@ -215,7 +211,8 @@ fn until_set<T: Send>(
     };
     let end = futures::stream::once(async move { flag.is_set() })
         .filter_map(|is_set| std::future::ready(is_set.then(cancelled)));
-    input.take_until(Box::pin(set)).chain(end)
+    let watched = input.map(move |item| if at_item.is_set() { cancelled() } else { item });
+    watched.take_until(Box::pin(set)).chain(end)
 }
 
 fn cancelled<T>() -> Result<T> {

@@ -31,7 +31,6 @@ fn run(args: ExecutorArgs) -> Result<(), String> {
     let runtime = covey_engine::threads::runtime().map_err(|e| e.to_string())?;
     rayon::ThreadPoolBuilder::new().num_threads(config.vcores).build_global().map_err(|e| e.to_string())?;
     let served = runtime.block_on(async { serve(config, covey_engine::signals::stopped()).await });
-    // A task that did not end in time is not waited for.
-    runtime.shutdown_background();
+    covey_engine::threads::end(runtime);
     served.map_err(|e| plain_text(&e))
 }

@@ -17,16 +17,18 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let served = async { bind(args.into()).await?.serve(covey_engine::signals::stopped()).await };
-    let result = match covey_engine::threads::runtime() {
-        Ok(runtime) => runtime.block_on(served).map_err(|e| plain_text(&e)),
-        Err(error) => Err(error.to_string()),
-    };
-    match result {
+    match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("covey-scheduler: {message}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(args: SchedulerArgs) -> Result<(), String> {
+    let runtime = covey_engine::threads::runtime().map_err(|e| e.to_string())?;
+    let served = runtime.block_on(async { bind(args.into()).await?.serve(covey_engine::signals::stopped()).await });
+    covey_engine::threads::end(runtime);
+    served.map_err(|e| plain_text(&e))
 }

@@ -37,8 +37,7 @@ pub(super) fn draw(model: &str, rows: &Rows) -> Result<String, String> {
         put(format!("The clusters of {model}"), (40, 36), 30, INK, HPos::Left, FontStyle::Bold)?;
         let all = if n_drawn < sizes.len() { format!("the {n_drawn} largest of ") } else { String::new() };
         let n_labelled = labels.iter().flatten().count();
-        let about =
-            format!("{all}{} clusters, {} rows; {n_labelled} have a label", sizes.len(), short(sizes.iter().sum()));
+        let about = format!("{all}{} clusters, {} rows; {n_labelled} labelled", sizes.len(), short(sizes.iter().sum()));
         put(about, (40, 76), 20, FAINT, HPos::Left, FontStyle::Normal)?;
         let longest = sizes.first().copied().unwrap_or(1.0).max(f64::MIN_POSITIVE);
         for i in 0..n_drawn {

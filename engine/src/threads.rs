@@ -14,6 +14,9 @@ pub const STACK_BYTES: usize = 64 << 20;
 /// How long the end of a runtime waits for its threads.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Longer than a thread may be kept from a processor between two instructions.
+const LINGER: Duration = Duration::from_millis(100);
+
 /// The runtime of a process. To be called first thing in `main`.
 ///
 /// # Errors
@@ -29,6 +32,22 @@ pub fn runtime() -> std::io::Result<Runtime> {
 /// thread has given back already (its `pthread_detach`, glibc bug 19951), and the process dies of it.
 pub fn end(runtime: Runtime) {
     runtime.shutdown_timeout(END_TIMEOUT);
+}
+
+/// Lets the current thread live on for [`LINGER`] when its work is done, so that it has been let go of by then.
+pub fn linger() {
+    thread_local! {
+        static LINGERING: Lingering = const { Lingering };
+    }
+    LINGERING.with(|_| ());
+}
+
+struct Lingering;
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        std::thread::sleep(LINGER);
+    }
 }
 
 /// Ballista and rayon start threads of their own, which take the size of their stacks from the environment.

@@ -50,6 +50,9 @@ impl TaskThreads {
         flag: &CancelFlag,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
+        // Ballista lets go of the thread of its task runner just when it tells it to end. That thread waits for the
+        // threads that come by here.
+        threads::linger();
         let Some(runtime) = &self.0 else {
             return exec_err!("the executor is stopping");
         };
@@ -68,7 +71,10 @@ impl Drop for TaskThreads {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             // The last reference may go on a thread that must not wait.
-            std::thread::spawn(move || threads::end(runtime));
+            std::thread::spawn(move || {
+                threads::linger();
+                threads::end(runtime);
+            });
         }
     }
 }

@@ -26,7 +26,7 @@ SEEDS = 5
 
 def sweep(lake, warehouse, k_max, options, runs):
     """Seconds of each CREATE MODEL in a cluster of its own, and the curve as rows."""
-    table = f"CREATE EXTERNAL TABLE processes STORED AS PARQUET PARTITIONED BY (year, month, day) LOCATION '{lake}'"
+    table = f"CREATE OR REPLACE EXTERNAL TABLE processes STORED AS PARQUET PARTITIONED BY (year, month, day) LOCATION '{lake}'"
     create = f"CREATE OR REPLACE MODEL e USING KMEANS OPTIONS (n_clusters 'auto', k_max {k_max}, max_features 10000, " \
              f"random_state 7 {options}) AS SELECT normalize_command(process_command) AS command FROM processes"
     elapsed = "SELECT elapsed_ms AS ms FROM covey_jobs() WHERE statement LIKE 'CREATE OR REPLACE MODEL%'"

@@ -36,7 +36,7 @@ def scores(truth, labels, weights):
 def covey_labels(lake, seeds, k, warehouse):
     """{command: [label for each seed]} and the inertia of each fit."""
     query = "SELECT normalize_command(process_command) AS command FROM processes"
-    script = [f"CREATE EXTERNAL TABLE processes STORED AS PARQUET PARTITIONED BY (year, month, day) LOCATION '{lake}'"]
+    script = [f"CREATE OR REPLACE EXTERNAL TABLE processes STORED AS PARQUET PARTITIONED BY (year, month, day) LOCATION '{lake}'"]
     for seed in seeds:
         script.append(f"CREATE MODEL m{seed} USING KMEANS OPTIONS (n_clusters {k}, max_features 10000, random_state {seed}) AS {query}")
     labels = ", ".join(f"predict('m{seed}', normalize_command(process_command)) AS c{seed}" for seed in seeds)

@@ -168,7 +168,7 @@ def main():
         plain_cold, plain, plain_output = median_of(arguments.peer_runs, python, folder)
         expert_cold, expert, expert_output = median_of(arguments.peer_runs, [*python, "--collapse"], folder)
         spark = {way: with_spark(lake, folder, way, arguments.peer_runs) for way in ("notebook", "mllib")} if arguments.spark else {}
-        table = f"CREATE EXTERNAL TABLE processes STORED AS PARQUET PARTITIONED BY (year, month, day) LOCATION '{lake}'"
+        table = f"CREATE OR REPLACE EXTERNAL TABLE processes STORED AS PARQUET PARTITIONED BY (year, month, day) LOCATION '{lake}'"
         inertia, labels, counts, vectors = check(lake, warehouse, table)
 
     theirs = [float(re.search(r"inertia (\S+)", text)[1]) for text in (plain_output, expert_output)]

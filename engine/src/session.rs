@@ -15,7 +15,7 @@ use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::SessionConfig;
 
-use crate::catalog::LakeTableFactory;
+use crate::catalog::PUBLIC;
 use crate::codec::CoveyPhysicalCodec;
 use crate::models::functions::model_functions;
 use crate::rules::rules;
@@ -24,16 +24,12 @@ use crate::rules::rules;
 pub const PARTITIONS_DEFAULT: usize = 8;
 
 pub const CATALOG: &str = "covey";
-pub const SCHEMA: &str = "public";
-
-/// File types that `CREATE EXTERNAL TABLE ... STORED AS` takes.
-const FILE_TYPES: [&str; 4] = ["PARQUET", "CSV", "JSON", "ARROW"];
 
 /// The configuration that every session starts from.
 pub fn session_config(codec: Arc<CoveyPhysicalCodec>) -> SessionConfig {
     SessionConfig::new_with_ballista()
         .with_information_schema(true)
-        .with_default_catalog_and_schema(CATALOG, SCHEMA)
+        .with_default_catalog_and_schema(CATALOG, PUBLIC)
         .with_target_partitions(PARTITIONS_DEFAULT)
         // Scans take a column whose smallest and largest value are equal for a constant, and statistics leave NaN out.
         .with_collect_statistics(false)
@@ -55,9 +51,6 @@ pub fn session_state(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> Session
         .with_window_functions(ballista_window_functions());
     for rule in rules() {
         builder = builder.with_physical_optimizer_rule(rule);
-    }
-    for file_type in FILE_TYPES {
-        builder = builder.with_table_factory(file_type.into(), Arc::new(LakeTableFactory::default()));
     }
     builder.build()
 }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use ballista_core::planner::scans_only_information_schema;
+use covey_engine::catalog::Catalog;
 use covey_engine::models::cache::ModelCache;
 use covey_engine::models::{Manifest, ModelRegistry, Parent, check_cluster};
+use covey_engine::session::CATALOG;
 use covey_engine::storage::Directory;
 use covey_engine::user_err;
 use datafusion::arrow::array::RecordBatch;
@@ -17,6 +19,7 @@ use datafusion::logical_expr::{DdlStatement, Expr, LogicalPlan, LogicalPlanBuild
 use datafusion::prelude::SessionContext;
 
 use crate::board::{JobBoard, JobHandle};
+use crate::definitions::define;
 use crate::fit::{FitContext, FitHub, create_model, explain_fit, feature_names};
 use crate::functions::{SystemTable, register};
 use crate::results::{created_model, listed_models, result_schema};
@@ -27,6 +30,7 @@ use crate::{Cluster, bind_models, evaluate};
 pub struct Covey {
     cluster: Arc<dyn Cluster>,
     warehouse: Directory,
+    catalog: Catalog,
     models: ModelRegistry,
     cache: Arc<ModelCache>,
     hub: Arc<FitHub>,
@@ -58,16 +62,24 @@ impl Covey {
     pub fn try_new(
         cluster: Arc<dyn Cluster>,
         warehouse: Directory,
+        catalog: Catalog,
         cache: Arc<ModelCache>,
         hub: Arc<FitHub>,
     ) -> Result<Self> {
         let models = ModelRegistry::new(&warehouse)?;
-        Ok(Self { cluster, warehouse, models, cache, hub, board: Arc::default() })
+        Ok(Self { cluster, warehouse, catalog, models, cache, hub, board: Arc::default() })
     }
 
-    /// Gives a session the functions that read models and the board.
+    /// Gives the session that all others are made from the catalog, and the functions that read models and the board.
     pub fn register(&self, session: &SessionContext) {
+        session.register_catalog(CATALOG, Arc::new(self.catalog.clone()));
+        self.catalog.attach(session.state_weak_ref());
         register(session, &self.models, &self.board);
+    }
+
+    /// To be called before anything is said about the catalog: sees what other processes have changed.
+    pub async fn refresh(&self) -> Result<()> {
+        self.catalog.refresh().await
     }
 
     /// Puts a statement on the board.
@@ -79,6 +91,7 @@ impl Covey {
     pub async fn prepare(&self, session: &SessionContext, sql: &str) -> Result<Prepared> {
         check_depth(sql)?;
         let sql = &quote_cluster(sql);
+        self.catalog.refresh().await?;
         let Some(mut statement) = parse(sql)? else {
             let plan = session.state().create_logical_plan(sql).await?;
             return place(self.bind(plan).await?);
@@ -255,6 +268,10 @@ impl Covey {
         session: &SessionContext,
         plan: LogicalPlan,
     ) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+        if let LogicalPlan::Ddl(statement) = &plan {
+            define(&self.catalog, &session.state(), statement).await?;
+            return Ok((Arc::clone(plan.schema().inner()), vec![]));
+        }
         let frame = session.execute_logical_plan(plan).await?;
         let schema = Arc::clone(frame.schema().inner());
         let batches = frame.collect().await?;

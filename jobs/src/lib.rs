@@ -5,6 +5,7 @@
 //! SQL ─► statements ─┬─► CREATE MODEL ─► fit (prepare → blocks → iterations → model) ─► Cluster
 //!                    ├─► EVALUATE MODEL ─► an aggregate over predictions ─► Cluster
 //!                    ├─► SHOW, ALTER, DROP MODEL ─► model registry
+//!                    ├─► CREATE, DROP TABLE, VIEW, SCHEMA ─► catalog
 //!                    └─► anything else ─► bound to model versions ─► here, or the Cluster
 //! ```
 //!
@@ -14,6 +15,7 @@ mod bind;
 pub mod board;
 mod cluster;
 mod covey;
+mod definitions;
 mod evaluate;
 mod fit;
 mod functions;

@@ -247,7 +247,10 @@ macro_rules! catalog {
             'a: 'b,
             Self: 'b,
         {
-            Box::pin(async move { self.inner.catalog.$info(query, anonymous(request)).await })
+            Box::pin(async move {
+                self.inner.covey.refresh().await.map_err(status)?;
+                self.inner.catalog.$info(query, anonymous(request)).await
+            })
         }
 
         fn $get<'a, 'b>(
@@ -259,7 +262,10 @@ macro_rules! catalog {
             'a: 'b,
             Self: 'b,
         {
-            Box::pin(async move { self.inner.catalog.$get(query, anonymous(request)).await })
+            Box::pin(async move {
+                self.inner.covey.refresh().await.map_err(status)?;
+                self.inner.catalog.$get(query, anonymous(request)).await
+            })
         }
     )* };
 }

@@ -13,6 +13,7 @@ use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer;
 use ballista_scheduler::cluster::BallistaCluster;
 use ballista_scheduler::config::{SchedulerConfig as BallistaConfig, TaskDistributionPolicy};
 use ballista_scheduler::scheduler_process::create_scheduler;
+use covey_engine::catalog::Catalog;
 use covey_engine::codec::CoveyPhysicalCodec;
 use covey_engine::models::cache::ModelCache;
 use covey_engine::session::{runtime_env, session_config, session_state};
@@ -97,7 +98,8 @@ impl Bound {
             tracing::warn!(target: "covey", %error, "old intermediate files of fits could not be removed");
         }
         let fit_cluster = Arc::new(jobs_cluster.clone());
-        let covey = Covey::try_new(fit_cluster, warehouse, cache, Arc::clone(&hub))?;
+        let catalog = Catalog::open(&warehouse).await?;
+        let covey = Covey::try_new(fit_cluster, warehouse, catalog, cache, Arc::clone(&hub))?;
         covey.register(&shared);
         let presences = Presences::new(Arc::clone(&scheduler));
         let flight = CoveyFlightService::new(covey, jobs_cluster, proxy, Arc::clone(&hub), presences, shared);

@@ -127,7 +127,6 @@ async fn executors_find_a_restarted_scheduler() {
         sandbox.wait_for_log(&format!("executor-{i}.log"), "executor registered", 2).await;
     }
     sandbox.assert_alive();
-    sandbox.sql(&sample_table()).await;
     sandbox.sql(&create_model("m", ", strategy 'distributed'")).await;
     let executors = "SELECT min(executors) FROM model_iterations('m')";
     assert_eq!(cell(&sandbox.sql(executors).await), "2");

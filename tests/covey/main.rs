@@ -4,6 +4,7 @@
 mod analyst;
 mod bits;
 mod blocks;
+mod catalog;
 mod clients;
 mod errors;
 mod fits;

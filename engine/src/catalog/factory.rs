@@ -1,18 +1,23 @@
-//! `CREATE EXTERNAL TABLE`: with `PARTITIONED BY` a [`LakeTable`], without it DataFusion's listing table.
+//! `CREATE EXTERNAL TABLE`: what a table is, learned once from its files, and the table made of that.
+//!
+//! With `PARTITIONED BY` it is a [`LakeTable`], without it DataFusion's listing table.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
-use datafusion::catalog::{Session, TableProvider, TableProviderFactory};
-use datafusion::common::exec_datafusion_err;
+use datafusion::catalog::{TableProvider, TableProviderFactory};
+use datafusion::common::{DFSchema, TableReference};
+use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::listing_table_factory::ListingTableFactory;
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::logical_expr::CreateExternalTable;
+use datafusion::logical_expr::expr::Sort;
+use datafusion::logical_expr::{CreateExternalTable, Expr};
 
 use super::LakeTable;
+use super::entry::{ColumnEntry, SortEntry, TableEntry, columns_of, schema_of};
 use super::lake_table::probe;
 use super::layout::{PartitionColumn, infer_type};
 use crate::storage::directory_url;
@@ -21,42 +26,144 @@ use crate::user_err;
 /// Files of the newest directory whose schemas are merged when a table is created without columns.
 const SCHEMA_FILES_MAX: usize = 4;
 
-/// See the module's documentation.
-#[derive(Debug, Default)]
-pub struct LakeTableFactory {
-    listing: ListingTableFactory,
+/// What `STORED AS` takes.
+const FORMATS: [&str; 4] = ["PARQUET", "CSV", "JSON", "ARROW"];
+
+/// What the catalog has to know of a table that is created: its columns are looked up in its files where they are not
+/// declared.
+///
+/// # Errors
+/// When the table asks for what there is not, or its columns cannot be found out.
+pub async fn describe(state: &SessionState, cmd: &CreateExternalTable) -> Result<TableEntry> {
+    check(cmd)?;
+    let mut entry = TableEntry {
+        locations: absolute(&cmd.locations)?,
+        format: cmd.file_type.to_uppercase(),
+        options: cmd.options.clone().into_iter().collect(),
+        partition_columns: vec![],
+        columns: vec![],
+        orders: cmd.order_exprs.iter().map(|order| order.iter().map(sort_entry).collect()).collect::<Result<_>>()?,
+        definition: cmd.definition.clone(),
+    };
+    if cmd.table_partition_cols.is_empty() {
+        let table = ListingTableFactory::new().create(state, cmd).await?;
+        entry.columns = columns_of(&table.schema())?;
+    } else {
+        let (partition_columns, file_schema) = learn(state, cmd).await?;
+        let field = |column: &PartitionColumn| ColumnEntry::try_new(&column.field());
+        entry.partition_columns = partition_columns.iter().map(field).collect::<Result<_>>()?;
+        entry.columns = columns_of(&file_schema)?;
+    }
+    Ok(entry)
 }
 
-#[async_trait]
-impl TableProviderFactory for LakeTableFactory {
-    async fn create(&self, session: &dyn Session, cmd: &CreateExternalTable) -> Result<Arc<dyn TableProvider>> {
-        if cmd.table_partition_cols.is_empty() {
-            return self.listing.create(session, cmd).await;
-        }
-        Ok(Arc::new(create(session, cmd).await?))
+/// The table of an entry.
+///
+/// # Errors
+/// When its format or store cannot be used.
+pub async fn open(state: &SessionState, name: &str, entry: &TableEntry) -> Result<Arc<dyn TableProvider>> {
+    let file_schema = schema_of(&entry.columns)?;
+    if entry.partition_columns.is_empty() {
+        let table = TableReference::bare(name.to_string());
+        let Some((first, _)) = entry.locations.split_first() else {
+            return user_err!("table {name:?} has no location");
+        };
+        let schema = Arc::new(DFSchema::try_from(file_schema)?);
+        let cmd = CreateExternalTable::builder(table, first.clone(), entry.format.clone(), schema)
+            .with_locations(entry.locations.clone())
+            .with_definition(entry.definition.clone())
+            .with_order_exprs(entry.orders.iter().map(|order| order.iter().map(sort).collect()).collect())
+            .with_options(entry.options.clone().into_iter().collect())
+            .build();
+        return ListingTableFactory::new().create(state, &cmd).await;
+    }
+    let [location] = entry.locations.as_slice() else {
+        return user_err!("table {name:?}: a partitioned table has one LOCATION, got {}", entry.locations.len());
+    };
+    let (format, extension) = format(state, name, &entry.format, &entry.options.clone().into_iter().collect())?;
+    let partition_columns = entry
+        .partition_columns
+        .iter()
+        .map(|column| {
+            let field = column.field()?;
+            Ok(PartitionColumn { name: field.name().clone(), data_type: field.data_type().clone() })
+        })
+        .collect::<Result<_>>()?;
+    let url = directory_url(location)?;
+    Ok(Arc::new(LakeTable::new(url, extension, format, partition_columns, file_schema, entry.definition.clone())))
+}
+
+/// # Errors
+/// When the statement asks for what tables do not have.
+fn check(cmd: &CreateExternalTable) -> Result<()> {
+    if !FORMATS.contains(&cmd.file_type.to_uppercase().as_str()) {
+        return user_err!("table {}: STORED AS {} is none of {}", cmd.name, cmd.file_type, FORMATS.join(", "));
+    }
+    let refused = [
+        (cmd.unbounded, "UNBOUNDED"),
+        (cmd.temporary, "TEMPORARY"),
+        (!cmd.column_defaults.is_empty(), "DEFAULT"),
+        // Nothing would see to it that they hold.
+        (cmd.constraints.iter().next().is_some(), "PRIMARY KEY or UNIQUE"),
+        (!cmd.order_exprs.is_empty() && !cmd.table_partition_cols.is_empty(), "WITH ORDER beside PARTITIONED BY"),
+    ];
+    match refused.into_iter().find(|(is_asked, _)| *is_asked) {
+        Some((_, what)) => user_err!("table {}: tables have no {what}; leave it out", cmd.name),
+        None => Ok(()),
     }
 }
 
-async fn create(session: &dyn Session, cmd: &CreateExternalTable) -> Result<LakeTable> {
-    let [location] = cmd.locations.as_slice() else {
-        return user_err!("table {}: a partitioned table has one LOCATION, got {}", cmd.name, cmd.locations.len());
+/// Relative locations begin where the scheduler was started, also after it is started elsewhere.
+fn absolute(locations: &[String]) -> Result<Vec<String>> {
+    let absolute = |location: &String| {
+        if location.contains("://") {
+            return Ok(location.clone());
+        }
+        Ok(std::path::absolute(location)?.to_string_lossy().into_owned()
+            + if location.ends_with('/') { "/" } else { "" })
     };
-    let url = directory_url(location)?;
-    let state = session
-        .as_any()
-        .downcast_ref::<SessionState>()
-        .ok_or_else(|| exec_datafusion_err!("tables are created in a session of covey"))?;
-    let Some(factory) = state.get_file_format_factory(&cmd.file_type) else {
-        return user_err!("table {}: STORED AS {} is none of PARQUET, CSV, JSON, ARROW", cmd.name, cmd.file_type);
+    locations.iter().map(absolute).collect()
+}
+
+fn sort_entry(sort: &Sort) -> Result<SortEntry> {
+    match &sort.expr {
+        Expr::Column(column) => {
+            Ok(SortEntry { column: column.name.clone(), ascending: sort.asc, nulls_first: sort.nulls_first })
+        }
+        other => user_err!("WITH ORDER takes columns, not {other}"),
+    }
+}
+
+fn sort(entry: &SortEntry) -> Sort {
+    Sort::new(Expr::Column(entry.column.as_str().into()), entry.ascending, entry.nulls_first)
+}
+
+fn format(
+    state: &SessionState,
+    table: &str,
+    name: &str,
+    options: &HashMap<String, String>,
+) -> Result<(Arc<dyn FileFormat>, String)> {
+    let Some(factory) = state.get_file_format_factory(name) else {
+        return user_err!("table {table}: STORED AS {name} is none of {}", FORMATS.join(", "));
     };
-    let format = factory.create(state, &cmd.options)?;
+    let format = factory.create(state, options)?;
     let extension = match format.compression_type() {
         Some(compression) => format.get_ext_with_compression(&compression)?,
         None => format.get_ext(),
     };
-    let extension = format!(".{}", extension.trim_start_matches('.'));
+    Ok((format, format!(".{}", extension.trim_start_matches('.'))))
+}
+
+/// The partition columns and the columns of the files of a partitioned table.
+async fn learn(state: &SessionState, cmd: &CreateExternalTable) -> Result<(Vec<PartitionColumn>, SchemaRef)> {
+    let [location] = cmd.locations.as_slice() else {
+        return user_err!("table {}: a partitioned table has one LOCATION, got {}", cmd.name, cmd.locations.len());
+    };
+    let url = directory_url(location)?;
+    let (format, extension) = format(state, cmd.name.table(), &cmd.file_type, &cmd.options)?;
     let root = ObjectStoreUrl::parse(&url[..url::Position::BeforePath])?;
-    let store = session.runtime_env().object_store(&root)?;
+    let store = state.runtime_env().object_store(&root)?;
     let found = probe(store.as_ref(), &url, &cmd.table_partition_cols, &extension).await?;
     let partition_columns: Vec<PartitionColumn> = cmd
         .table_partition_cols
@@ -89,13 +196,13 @@ async fn create(session: &dyn Session, cmd: &CreateExternalTable) -> Result<Lake
         None => {
             let newest = &found.files[found.files.len().saturating_sub(SCHEMA_FILES_MAX)..];
             let schema = format
-                .infer_schema(session, &store, newest)
+                .infer_schema(state, &store, newest)
                 .await
                 .map_err(|e| e.context(format!("table {}: reading the schema of {}", cmd.name, newest[0].location)))?;
             without_partition_columns(&schema, &cmd.table_partition_cols)?
         }
     };
-    Ok(LakeTable::new(url, extension, format, partition_columns, file_schema, cmd.definition.clone()))
+    Ok((partition_columns, file_schema))
 }
 
 fn declared_type(cmd: &CreateExternalTable, column: &str) -> Option<DataType> {

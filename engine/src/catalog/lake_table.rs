@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::compute::and_kleene;
-use datafusion::arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::catalog::Session;
 use datafusion::common::{DFSchema, ScalarValue, Statistics, project_schema};
 use datafusion::datasource::TableProvider;
@@ -57,10 +57,7 @@ impl LakeTable {
         file_schema: SchemaRef,
         definition: Option<String>,
     ) -> Self {
-        let fields: Vec<FieldRef> = partition_columns
-            .iter()
-            .map(|column| Arc::new(Field::new(&column.name, column.data_type.clone(), true)))
-            .collect();
+        let fields: Vec<FieldRef> = partition_columns.iter().map(|column| Arc::new(column.field())).collect();
         let schema = TableSchema::builder(file_schema).with_table_partition_cols(fields).build();
         Self { url, extension, format, partition_columns, schema, definition }
     }

@@ -1,6 +1,6 @@
 //! How the name of a directory gives the value of a partition column.
 
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::common::{ScalarValue, exec_datafusion_err};
 use datafusion::error::Result;
 use object_store::path::Path;
@@ -10,6 +10,12 @@ use object_store::path::Path;
 pub struct PartitionColumn {
     pub name: String,
     pub data_type: DataType,
+}
+
+impl PartitionColumn {
+    pub fn field(&self) -> Field {
+        Field::new(&self.name, self.data_type.clone(), true)
+    }
 }
 
 /// What Hive writes for a value that is NULL.

@@ -1,12 +1,28 @@
-//! Tables over a data lake whose directories are partitions: `year=2019/month=08/day=13` or plain `2019/08/13`.
+//! Tables and views that outlive a session, kept in the warehouse, and tables over a data lake.
+//!
+//! ```text
+//! statement ─► entry ─► snapshot ─► store (the warehouse)
+//!                          │
+//! query ─► provider ◄──────┘ ─► lake_table (layout) or DataFusion's listing table
+//! ```
+//!
+//! The directories of a lake are partitions: `year=2019/month=08/day=13` or plain `2019/08/13`.
 //!
 //! DataFusion's own listing table lists every file of such a lake, prunes while listing on `=` only, misses
 //! `month=08` for `month = 8`, and does not know plain directories. Here the directories are walked level by
 //! level; at each level the filters that can be decided by now are, and only what survives is listed.
 
+mod broken_view;
+mod entry;
 mod factory;
 mod lake_table;
 mod layout;
+mod provider;
+mod snapshot;
+mod store;
 
-pub use factory::LakeTableFactory;
+pub use entry::{Entry, TableEntry, ViewEntry, columns_of};
+pub use factory::describe;
 pub use lake_table::LakeTable;
+pub use provider::Catalog;
+pub use snapshot::{IfTaken, PUBLIC, Snapshot};

@@ -1,0 +1,252 @@
+//! Every table and view at one moment: the content of one file of the catalog.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::error::Result;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::entry::Entry;
+use crate::{external, user_err};
+
+/// The layout that this version writes and reads.
+const FORMAT: u32 = 1;
+
+/// The schema that is always there.
+pub const PUBLIC: &str = "public";
+
+/// The schema that describes the others.
+const INFORMATION_SCHEMA: &str = "information_schema";
+
+/// Most tables and views of a catalog: each change writes them all.
+const ENTRIES_MAX: usize = 20_000;
+
+/// Longest name of a table, view or schema, in bytes.
+const NAME_BYTES_MAX: usize = 255;
+
+pub type Entries = BTreeMap<String, Arc<Entry>>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    format: u32,
+    /// Counts changes of the catalog.
+    pub version: u64,
+    schemas: BTreeMap<String, Entries>,
+    /// SHA-256 of this snapshot with this field empty.
+    checksum: String,
+}
+
+/// What becomes of a name that is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfTaken {
+    Refuse,
+    Keep,
+    Replace,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        let schemas = BTreeMap::from([(PUBLIC.to_string(), Entries::new())]);
+        Self { format: FORMAT, version: 0, schemas, checksum: String::new() }
+    }
+}
+
+impl Snapshot {
+    pub fn schema_names(&self) -> Vec<String> {
+        self.schemas.keys().cloned().collect()
+    }
+
+    pub fn schema(&self, name: &str) -> Option<&Entries> {
+        self.schemas.get(name)
+    }
+
+    pub fn entry(&self, schema: &str, name: &str) -> Option<&Arc<Entry>> {
+        self.schemas.get(schema)?.get(name)
+    }
+
+    /// Adds a table or view; whether it is there now.
+    ///
+    /// # Errors
+    /// When it is taken and `if_taken` refuses that, when there is no such schema, or when a view would select from itself.
+    pub fn put(&mut self, schema: &str, name: &str, entry: Entry, if_taken: IfTaken) -> Result<bool> {
+        check_name(name)?;
+        self.check_cycle(schema, name, &entry)?;
+        let n_entries: usize = self.schemas.values().map(BTreeMap::len).sum();
+        let kind = entry.kind();
+        let Some(entries) = self.schemas.get_mut(schema) else {
+            return user_err!("there is no schema {schema:?}; CREATE SCHEMA {schema} makes it");
+        };
+        match (entries.get(name), if_taken) {
+            (Some(_), IfTaken::Keep) => return Ok(false),
+            (Some(other), IfTaken::Refuse) => {
+                return user_err!(
+                    "{} {name:?} exists already; DROP it, or write CREATE OR REPLACE or IF NOT EXISTS",
+                    other.kind()
+                );
+            }
+            (Some(other), IfTaken::Replace) if other.kind() != kind => {
+                return user_err!("{name:?} is a {}, and a {kind} does not replace it; DROP it first", other.kind());
+            }
+            (None, _) if n_entries >= ENTRIES_MAX => {
+                return user_err!("the catalog has {ENTRIES_MAX} tables and views, which is the most it can have");
+            }
+            _ => {}
+        }
+        entries.insert(name.to_string(), Arc::new(entry));
+        Ok(true)
+    }
+
+    /// # Errors
+    /// When `entry` is a view that would select from `schema.name`, also by way of other views.
+    fn check_cycle(&self, schema: &str, name: &str, entry: &Entry) -> Result<()> {
+        let (mut waiting, mut seen) = (vec![entry], vec![]);
+        while let Some(entry) = waiting.pop() {
+            let Entry::View(view) = entry else { continue };
+            for used in &view.uses {
+                if used.0 == schema && used.1 == name {
+                    return user_err!("view {name:?} would select from itself");
+                }
+                if !seen.contains(&used) {
+                    seen.push(used);
+                    waiting.extend(self.entry(&used.0, &used.1).map(AsRef::as_ref));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a table or view out.
+    ///
+    /// # Errors
+    /// When it is not there and that is not allowed, or when it is something else than `kind`.
+    pub fn remove(&mut self, schema: &str, name: &str, kind: &str, if_exists: bool) -> Result<Option<Arc<Entry>>> {
+        match self.entry(schema, name) {
+            Some(entry) if entry.kind() == kind => {}
+            Some(entry) => {
+                return user_err!("{name:?} is a {0}: use DROP {1}", entry.kind(), entry.kind().to_uppercase());
+            }
+            None if if_exists => return Ok(None),
+            None => return user_err!("there is no {kind} {name:?} in schema {schema:?}"),
+        }
+        Ok(self.schemas.get_mut(schema).and_then(|entries| entries.remove(name)))
+    }
+
+    /// # Errors
+    /// When it exists and that is not allowed.
+    pub fn add_schema(&mut self, name: &str, if_not_exists: bool) -> Result<()> {
+        check_name(name)?;
+        if name == INFORMATION_SCHEMA {
+            return user_err!("schema {name:?} is the one that describes the others");
+        }
+        match self.schemas.contains_key(name) {
+            true if if_not_exists => {}
+            true => return user_err!("schema {name:?} exists already"),
+            false => drop(self.schemas.insert(name.to_string(), Entries::new())),
+        }
+        Ok(())
+    }
+
+    /// Takes a schema out, with `cascade` also what is in it; gives what was.
+    ///
+    /// # Errors
+    /// When it is not there, or not empty, and that is not allowed.
+    pub fn remove_schema(&mut self, name: &str, if_exists: bool, cascade: bool) -> Result<Entries> {
+        match self.schemas.get(name) {
+            None if if_exists => return Ok(Entries::new()),
+            None => return user_err!("there is no schema {name:?}"),
+            Some(_) if name == PUBLIC => return user_err!("schema {name:?} cannot be dropped"),
+            Some(entries) if !entries.is_empty() && !cascade => {
+                return user_err!(
+                    "schema {name:?} has {} tables and views; drop them first, or write DROP SCHEMA {name} CASCADE",
+                    entries.len()
+                );
+            }
+            Some(_) => {}
+        }
+        Ok(self.schemas.remove(name).unwrap_or_default())
+    }
+
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let sealed = Self { checksum: self.own_checksum()?, ..self.clone() };
+        serde_json::to_vec_pretty(&sealed).map_err(external)
+    }
+
+    /// # Errors
+    /// When the bytes are not what was written; `url` is named.
+    pub fn decode(bytes: &[u8], url: &str) -> Result<Self> {
+        const REMEDY: &str = "restore it, or remove it to go on with the catalog before its last change";
+        let snapshot: Self = match serde_json::from_slice(bytes) {
+            Ok(snapshot) => snapshot,
+            Err(e) => return user_err!("the catalog {url} is corrupt: {e}; {REMEDY}"),
+        };
+        if snapshot.checksum != snapshot.own_checksum()? {
+            return user_err!("the catalog {url} is corrupt: its checksum differs; {REMEDY}");
+        }
+        if snapshot.format != FORMAT {
+            return user_err!("the catalog {url} has format {}, this covey reads {FORMAT}", snapshot.format);
+        }
+        Ok(snapshot)
+    }
+
+    fn own_checksum(&self) -> Result<String> {
+        let unsealed = Self { checksum: String::new(), ..self.clone() };
+        let digest = Sha256::digest(serde_json::to_vec(&unsealed).map_err(external)?);
+        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) {
+        return Ok(());
+    }
+    user_err!("a name has 1 to {NAME_BYTES_MAX} bytes, not {}", name.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::ViewEntry;
+    use super::*;
+
+    fn view_of(names: &[&str]) -> Entry {
+        let uses = names.iter().map(|name| (PUBLIC.to_string(), name.to_string())).collect();
+        Entry::View(ViewEntry {
+            definition: "CREATE VIEW".into(),
+            default_schema: PUBLIC.into(),
+            columns: vec![],
+            uses,
+        })
+    }
+
+    /// Goal: a view never leads to itself, however long the way.
+    #[test]
+    fn views_lead_to_no_cycle() {
+        let mut snapshot = Snapshot::default();
+        for (name, uses) in [("a", vec!["t"]), ("b", vec!["a", "a"]), ("c", vec!["b", "t"])] {
+            assert!(snapshot.put(PUBLIC, name, view_of(&uses), IfTaken::Refuse).unwrap());
+        }
+        let error = snapshot.put(PUBLIC, "a", view_of(&["c"]), IfTaken::Replace).unwrap_err();
+        assert!(error.to_string().contains("select from itself"), "{error}");
+        assert!(snapshot.put(PUBLIC, "a", view_of(&["a"]), IfTaken::Replace).is_err());
+        assert!(snapshot.put(PUBLIC, "c", view_of(&["a"]), IfTaken::Replace).unwrap());
+    }
+
+    /// Goal: what is written is read again, and damage is told.
+    #[test]
+    fn damage_is_told() {
+        let mut snapshot = Snapshot::default();
+        snapshot.put(PUBLIC, "v", view_of(&["t"]), IfTaken::Refuse).unwrap();
+        snapshot.add_schema("other", false).unwrap();
+        let bytes = snapshot.encode().unwrap();
+        let back = Snapshot::decode(&bytes, "file:///c").unwrap();
+        assert_eq!(
+            (back.schema_names(), back.entry(PUBLIC, "v")),
+            (snapshot.schema_names(), snapshot.entry(PUBLIC, "v"))
+        );
+        let text = String::from_utf8(bytes).unwrap();
+        for damaged in [text.replace("\"t\"", "\"u\""), text[..text.len() / 2].to_string()] {
+            let error = Snapshot::decode(damaged.as_bytes(), "file:///c").unwrap_err().to_string();
+            assert!(error.contains("file:///c is corrupt"), "{error}");
+        }
+    }
+}

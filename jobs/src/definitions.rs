@@ -1,0 +1,129 @@
+//! Statements that change the catalog: tables, views and schemas are made and dropped.
+
+use covey_engine::catalog::{Catalog, Entry, IfTaken, ViewEntry, columns_of, describe};
+use covey_engine::session::CATALOG;
+use covey_engine::user_err;
+use datafusion::common::{ResolvedTableReference, SchemaReference, TableReference};
+use datafusion::error::Result;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{CreateExternalTable, CreateView, DdlStatement};
+
+/// Runs a statement that changes the catalog.
+///
+/// # Errors
+/// When it cannot be done: what is there is named.
+pub async fn define(catalog: &Catalog, state: &SessionState, statement: &DdlStatement) -> Result<()> {
+    match statement {
+        DdlStatement::CreateExternalTable(create) => create_table(catalog, state, create).await,
+        DdlStatement::CreateView(create) => create_view(catalog, state, create).await,
+        DdlStatement::DropTable(drop) => remove(catalog, state, &drop.name, "table", drop.if_exists).await,
+        DdlStatement::DropView(drop) => remove(catalog, state, &drop.name, "view", drop.if_exists).await,
+        DdlStatement::CreateCatalogSchema(create) => {
+            let name = own_schema(&create.schema_name)?;
+            catalog.commit(|snapshot| snapshot.add_schema(name, create.if_not_exists)).await
+        }
+        DdlStatement::DropCatalogSchema(drop) => {
+            let name = match &drop.name {
+                SchemaReference::Bare { schema } => schema.as_ref(),
+                SchemaReference::Full { schema, catalog } => check_catalog(catalog, schema)?,
+            };
+            catalog.commit(|snapshot| snapshot.remove_schema(name, drop.if_exists, drop.cascade)).await?;
+            Ok(())
+        }
+        DdlStatement::CreateCatalog(_) => {
+            user_err!("there is no CREATE DATABASE: namespaces are made by CREATE SCHEMA")
+        }
+        other => user_err!("covey has no {}", other.name()),
+    }
+}
+
+async fn create_table(catalog: &Catalog, state: &SessionState, create: &CreateExternalTable) -> Result<()> {
+    let name = resolve(state, &create.name)?;
+    let if_taken = match (create.if_not_exists, create.or_replace) {
+        (true, true) => return user_err!("table {}: OR REPLACE and IF NOT EXISTS exclude each other", create.name),
+        (true, false) => IfTaken::Keep,
+        (false, true) => IfTaken::Replace,
+        (false, false) => IfTaken::Refuse,
+    };
+    let is_taken = catalog.snapshot().entry(&name.schema, &name.table).is_some();
+    if is_taken && if_taken == IfTaken::Keep {
+        return Ok(());
+    }
+    let entry = Entry::Table(describe(state, create).await?);
+    catalog.commit(|snapshot| snapshot.put(&name.schema, &name.table, entry.clone(), if_taken)).await?;
+    Ok(())
+}
+
+async fn create_view(catalog: &Catalog, state: &SessionState, create: &CreateView) -> Result<()> {
+    let name = resolve(state, &create.name)?;
+    if create.temporary {
+        return user_err!("view {}: views stay until they are dropped; leave TEMPORARY out", create.name);
+    }
+    let Some(definition) = create.definition.clone() else {
+        return user_err!("view {}: the statement came without its text", create.name);
+    };
+    let schema = create.input.schema();
+    let mut names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return user_err!("view {}: two of its columns are named {:?}; rename one with AS", create.name, pair[0]);
+    }
+    let options = &state.config().options().catalog;
+    let entry = ViewEntry {
+        uses: uses(state, &definition)?,
+        definition,
+        default_schema: options.default_schema.clone(),
+        columns: columns_of(schema.as_arrow())?,
+    };
+    let if_taken = if create.or_replace { IfTaken::Replace } else { IfTaken::Refuse };
+    let entry = Entry::View(entry);
+    catalog.commit(|snapshot| snapshot.put(&name.schema, &name.table, entry.clone(), if_taken)).await?;
+    Ok(())
+}
+
+/// The tables and views that a statement names, as (schema, name).
+fn uses(state: &SessionState, definition: &str) -> Result<Vec<(String, String)>> {
+    let dialect = state.config().options().sql_parser.dialect;
+    let statement = state.sql_to_statement(definition, &dialect)?;
+    let references = state.resolve_table_references(&statement)?;
+    let options = &state.config().options().catalog;
+    let resolved = references.into_iter().map(|name| name.resolve(CATALOG, &options.default_schema));
+    Ok(resolved
+        .filter(|name| name.catalog.as_ref() == CATALOG)
+        .map(|name| (name.schema.to_string(), name.table.to_string()))
+        .collect())
+}
+
+async fn remove(
+    catalog: &Catalog,
+    state: &SessionState,
+    name: &TableReference,
+    kind: &str,
+    if_exists: bool,
+) -> Result<()> {
+    let name = resolve(state, name)?;
+    catalog.commit(|snapshot| snapshot.remove(&name.schema, &name.table, kind, if_exists)).await?;
+    Ok(())
+}
+
+fn resolve(state: &SessionState, name: &TableReference) -> Result<ResolvedTableReference> {
+    let options = &state.config().options().catalog;
+    let name = name.clone().resolve(CATALOG, &options.default_schema);
+    check_catalog(&name.catalog, &name.schema)?;
+    Ok(name)
+}
+
+fn check_catalog<'a>(catalog: &str, schema: &'a str) -> Result<&'a str> {
+    if catalog == CATALOG {
+        return Ok(schema);
+    }
+    user_err!("there is no catalog {catalog:?}: the only one is {CATALOG:?}, and namespaces are made by CREATE SCHEMA")
+}
+
+/// The schema in `covey.name` or `name`.
+fn own_schema(name: &str) -> Result<&str> {
+    match name.split_once('.') {
+        Some((catalog, schema)) => check_catalog(catalog, schema),
+        None => Ok(name),
+    }
+}

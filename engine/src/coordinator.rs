@@ -21,6 +21,7 @@ use crate::block_cache::{BlockCache, Found, HeldBlock};
 use crate::external;
 use crate::operators::{compute, decode_centroids};
 use crate::recent::Recent;
+use crate::storage::ObjectStores;
 
 /// What a task says about how far it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,6 +48,7 @@ pub struct ExecutorServices {
     pub executor_id: String,
     pub coordinator: Arc<dyn Coordinator>,
     pub blocks: Arc<BlockCache>,
+    pub stores: Arc<ObjectStores>,
     /// Fits whose end is waited for.
     fits: Mutex<HashSet<String>>,
     /// By fit.
@@ -63,9 +65,14 @@ pub struct Arithmetic {
 }
 
 impl ExecutorServices {
-    pub fn new(executor_id: String, coordinator: Arc<dyn Coordinator>, blocks: Arc<BlockCache>) -> Self {
+    pub fn new(
+        executor_id: String,
+        coordinator: Arc<dyn Coordinator>,
+        blocks: Arc<BlockCache>,
+        stores: Arc<ObjectStores>,
+    ) -> Self {
         let (arithmetic, tables) = (Recent::new(FITS_KEPT_MAX), Recent::new(TABLES_KEPT_MAX));
-        Self { executor_id, coordinator, blocks, fits: Mutex::default(), arithmetic, tables }
+        Self { executor_id, coordinator, blocks, stores, fits: Mutex::default(), arithmetic, tables }
     }
 
     /// # Errors

@@ -6,6 +6,7 @@ pub mod blocks;
 pub mod catalog;
 pub mod codec;
 pub mod coordinator;
+pub mod encoder;
 pub mod failure;
 pub mod models;
 pub mod operators;
@@ -13,6 +14,7 @@ pub mod recent;
 mod rules;
 pub mod session;
 pub mod signals;
+pub mod staging;
 pub mod storage;
 pub mod threads;
 

@@ -13,6 +13,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3Builder;
 use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
+use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use parking_lot::RwLock;
@@ -33,7 +34,20 @@ pub struct StorageConfig {
 pub struct ObjectStores {
     config: StorageConfig,
     local: Arc<dyn ObjectStore>,
-    remote: RwLock<HashMap<String, Arc<dyn ObjectStore>>>,
+    remote: RwLock<HashMap<String, Remote>>,
+}
+
+#[derive(Clone)]
+struct Remote {
+    store: Arc<dyn ObjectStore>,
+    /// Where files can be written in parts that nobody sees before they are put together.
+    uploads: Option<Arc<dyn MultipartStore>>,
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.store.fmt(f)
+    }
 }
 
 impl ObjectStores {
@@ -41,11 +55,42 @@ impl ObjectStores {
         Self { config, local: Arc::new(LocalFileSystem::new()), remote: RwLock::default() }
     }
 
-    fn connect(&self, url: &Url) -> Result<Arc<dyn ObjectStore>> {
+    /// The machine's own disk.
+    pub fn local(&self) -> &dyn ObjectStore {
+        self.local.as_ref()
+    }
+
+    /// The store of a URL by its interface for uploads in parts; `None` where files are renamed instead.
+    ///
+    /// # Errors
+    /// When no store can be made for the URL, or nothing can be written there.
+    pub fn uploads(&self, url: &Url) -> Result<Option<Arc<dyn MultipartStore>>> {
+        if url.scheme() == "file" {
+            return Ok(None);
+        }
+        match self.remote(url)?.uploads {
+            Some(uploads) => Ok(Some(uploads)),
+            None => user_err!("{url}: {} stores are only read; write to s3:// or to a directory", url.scheme()),
+        }
+    }
+
+    fn remote(&self, url: &Url) -> Result<Remote> {
+        if let Some(remote) = self.remote.read().get(&bucket_key(url)) {
+            return Ok(remote.clone());
+        }
+        let remote = self.connect(url)?;
+        Ok(self.remote.write().entry(bucket_key(url)).or_insert(remote).clone())
+    }
+
+    fn connect(&self, url: &Url) -> Result<Remote> {
         match url.scheme() {
-            "s3" | "s3a" => Ok(Arc::new(self.connect_s3(url)?)),
+            "s3" | "s3a" => {
+                let store = Arc::new(self.connect_s3(url)?);
+                Ok(Remote { store: Arc::<object_store::aws::AmazonS3>::clone(&store), uploads: Some(store) })
+            }
             "http" | "https" => {
-                Ok(Arc::new(HttpBuilder::new().with_url(url[..url::Position::BeforePath].to_string()).build()?))
+                let store = HttpBuilder::new().with_url(url[..url::Position::BeforePath].to_string()).build()?;
+                Ok(Remote { store: Arc::new(store), uploads: None })
             }
             scheme => user_err!("cannot open {url}: scheme {scheme:?} is none of file, s3, s3a, http, https"),
         }
@@ -71,18 +116,15 @@ impl ObjectStores {
 
 impl ObjectStoreRegistry for ObjectStores {
     fn register_store(&self, url: &Url, store: Arc<dyn ObjectStore>) -> Option<Arc<dyn ObjectStore>> {
-        self.remote.write().insert(bucket_key(url), store)
+        let remote = Remote { store, uploads: None };
+        self.remote.write().insert(bucket_key(url), remote).map(|before| before.store)
     }
 
     fn get_store(&self, url: &Url) -> Result<Arc<dyn ObjectStore>> {
         if url.scheme() == "file" {
             return Ok(Arc::clone(&self.local));
         }
-        if let Some(store) = self.remote.read().get(&bucket_key(url)) {
-            return Ok(Arc::clone(store));
-        }
-        let store = self.connect(url)?;
-        Ok(Arc::clone(self.remote.write().entry(bucket_key(url)).or_insert(store)))
+        Ok(self.remote(url)?.store)
     }
 }
 

@@ -295,7 +295,8 @@ fn build(
         spill_bytes: config.block_spill_bytes,
         spill_directory: work_dir.join(BLOCKS),
     }));
-    let services = Arc::new(ExecutorServices::new(process.executor_id.clone(), coordinator, Arc::clone(&blocks)));
+    let services =
+        Arc::new(ExecutorServices::new(process.executor_id.clone(), coordinator, Arc::clone(&blocks), stores.clone()));
     let session = session_config(Arc::clone(&codec)).with_extension(services);
     let registry = function_registry(&session_state(session.clone(), runtime_env(stores.clone())?));
     let config_producer: ConfigProducer = Arc::new(move || session.clone());

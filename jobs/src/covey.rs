@@ -7,7 +7,7 @@ use covey_engine::catalog::Catalog;
 use covey_engine::models::cache::ModelCache;
 use covey_engine::models::{Manifest, ModelRegistry, Parent, check_cluster};
 use covey_engine::session::CATALOG;
-use covey_engine::storage::Directory;
+use covey_engine::storage::{Directory, ObjectStores};
 use covey_engine::user_err;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
@@ -22,14 +22,16 @@ use crate::board::{JobBoard, JobHandle};
 use crate::definitions::define;
 use crate::fit::{FitContext, FitHub, create_model, explain_fit, feature_names};
 use crate::functions::{SystemTable, register};
-use crate::results::{created_model, listed_models, result_schema};
+use crate::results::{count_schema, created_model, listed_models, result_schema};
 use crate::statements::{ClusterStatement, CreateModel, Recluster, check_depth, parse, parse_query, quote_cluster};
+use crate::writes::{Writer, sweep_tables, take_back_old_writes, take_partitioned_by, write};
 use crate::{Cluster, bind_models, evaluate};
 
 /// What every session of one scheduler shares.
 pub struct Covey {
     cluster: Arc<dyn Cluster>,
     warehouse: Directory,
+    stores: Arc<ObjectStores>,
     catalog: Catalog,
     models: ModelRegistry,
     cache: Arc<ModelCache>,
@@ -46,6 +48,8 @@ pub enum Prepared {
     Local(LogicalPlan),
     /// Runs on executors.
     Distributed(LogicalPlan),
+    /// Writes rows on executors; a table that is created gets directories of the columns `partitioned_by`.
+    Write { plan: LogicalPlan, partitioned_by: Vec<String> },
 }
 
 impl Prepared {
@@ -54,6 +58,7 @@ impl Prepared {
         match self {
             Self::Ours { statement, .. } => result_schema(statement),
             Self::Local(plan) | Self::Distributed(plan) => Arc::clone(plan.schema().inner()),
+            Self::Write { .. } => count_schema(),
         }
     }
 }
@@ -62,12 +67,13 @@ impl Covey {
     pub fn try_new(
         cluster: Arc<dyn Cluster>,
         warehouse: Directory,
+        stores: Arc<ObjectStores>,
         catalog: Catalog,
         cache: Arc<ModelCache>,
         hub: Arc<FitHub>,
     ) -> Result<Self> {
         let models = ModelRegistry::new(&warehouse)?;
-        Ok(Self { cluster, warehouse, catalog, models, cache, hub, board: Arc::default() })
+        Ok(Self { cluster, warehouse, stores, catalog, models, cache, hub, board: Arc::default() })
     }
 
     /// Gives the session that all others are made from the catalog, and the functions that read models and the board.
@@ -93,8 +99,11 @@ impl Covey {
         let sql = &quote_cluster(sql);
         self.catalog.refresh().await?;
         let Some(mut statement) = parse(sql)? else {
-            let plan = session.state().create_logical_plan(sql).await?;
-            return place(self.bind(plan).await?);
+            let state = session.state();
+            let mut statement = state.sql_to_statement(sql, &state.config().options().sql_parser.dialect)?;
+            let partitioned_by = take_partitioned_by(&mut statement)?;
+            let plan = state.statement_to_plan(statement).await?;
+            return place(self.bind(plan).await?, partitioned_by);
         };
         let query = match &mut statement {
             ClusterStatement::CreateModel(create) | ClusterStatement::ExplainCreateModel(create) => {
@@ -262,6 +271,29 @@ impl Covey {
         listed_models(models)
     }
 
+    /// Runs a statement that writes rows; how many.
+    pub async fn write(
+        &self,
+        session: &Arc<SessionContext>,
+        plan: LogicalPlan,
+        partitioned_by: &[String],
+    ) -> Result<u64> {
+        let writer = Writer {
+            cluster: self.cluster.as_ref(),
+            session: Arc::clone(session),
+            catalog: &self.catalog,
+            warehouse: &self.warehouse,
+            stores: Arc::clone(&self.stores),
+        };
+        write(&writer, plan, partitioned_by).await
+    }
+
+    /// Cleans up after schedulers that were killed.
+    pub async fn tidy(&self) -> Result<()> {
+        sweep_tables(&self.catalog, &self.warehouse).await?;
+        take_back_old_writes(&self.catalog, &self.warehouse, &self.stores).await
+    }
+
     /// Runs a local plan to its end.
     pub async fn run_local(
         &self,
@@ -269,7 +301,7 @@ impl Covey {
         plan: LogicalPlan,
     ) -> Result<(SchemaRef, Vec<RecordBatch>)> {
         if let LogicalPlan::Ddl(statement) = &plan {
-            define(&self.catalog, &session.state(), statement).await?;
+            define(&self.catalog, &self.stores, &session.state(), statement).await?;
             return Ok((Arc::clone(plan.schema().inner()), vec![]));
         }
         let frame = session.execute_logical_plan(plan).await?;
@@ -280,10 +312,13 @@ impl Covey {
 }
 
 /// Where a plan runs.
-fn place(plan: LogicalPlan) -> Result<Prepared> {
-    refuse_writes(&plan)?;
+fn place(plan: LogicalPlan, partitioned_by: Vec<String>) -> Result<Prepared> {
     refuse_parameters(&plan)?;
     refuse_recursion(&plan)?;
+    if is_write(&plan) {
+        return Ok(Prepared::Write { plan, partitioned_by });
+    }
+    refuse_writes(&plan)?;
     let here = match &plan {
         LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) | LogicalPlan::Explain(_) | LogicalPlan::DescribeTable(_) => {
             true
@@ -297,7 +332,7 @@ fn place(plan: LogicalPlan) -> Result<Prepared> {
 
 /// Clients are promised a schema before the rows, and not all of them can take dictionaries: such columns of the
 /// result become what their dictionaries hold.
-fn without_dictionaries(plan: LogicalPlan) -> Result<LogicalPlan> {
+pub fn without_dictionaries(plan: LogicalPlan) -> Result<LogicalPlan> {
     let is_dictionary = |data_type: &DataType| matches!(data_type, DataType::Dictionary(_, _));
     if matches!(plan, LogicalPlan::Analyze(_)) || !plan.schema().fields().iter().any(|f| is_dictionary(f.data_type())) {
         return Ok(plan);
@@ -353,11 +388,17 @@ fn refuse_parameters(plan: &LogicalPlan) -> Result<()> {
     }
 }
 
-/// Writing tables needs a distributed commit, which is not built yet.
+fn is_write(plan: &LogicalPlan) -> bool {
+    matches!(plan, LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(_)))
+}
+
+/// A statement that writes is one of its own.
 fn refuse_writes(plan: &LogicalPlan) -> Result<()> {
     plan.apply_with_subqueries(|node| match node {
-        LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(_)) => {
-            user_err!("covey does not write tables yet: INSERT, UPDATE, DELETE, COPY and CREATE TABLE AS are refused; CREATE VIEW and CREATE EXTERNAL TABLE work")
+        node if is_write(node) => {
+            user_err!(
+                "INSERT, COPY and CREATE TABLE AS are statements of their own: to see a plan, EXPLAIN the query alone"
+            )
         }
         _ => Ok(TreeNodeRecursion::Continue),
     })?;

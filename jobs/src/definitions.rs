@@ -1,23 +1,33 @@
 //! Statements that change the catalog: tables, views and schemas are made and dropped.
 
+use std::sync::Arc;
+
 use covey_engine::catalog::{Catalog, Entry, IfTaken, ViewEntry, columns_of, describe};
 use covey_engine::session::CATALOG;
+use covey_engine::storage::ObjectStores;
 use covey_engine::user_err;
-use datafusion::common::{ResolvedTableReference, SchemaReference, TableReference};
+use datafusion::common::{DFSchema, ResolvedTableReference, SchemaReference, TableReference};
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{CreateExternalTable, CreateView, DdlStatement};
+
+use crate::writes::remove_files;
 
 /// Runs a statement that changes the catalog.
 ///
 /// # Errors
 /// When it cannot be done: what is there is named.
-pub async fn define(catalog: &Catalog, state: &SessionState, statement: &DdlStatement) -> Result<()> {
+pub async fn define(
+    catalog: &Catalog,
+    stores: &Arc<ObjectStores>,
+    state: &SessionState,
+    statement: &DdlStatement,
+) -> Result<()> {
     match statement {
-        DdlStatement::CreateExternalTable(create) => create_table(catalog, state, create).await,
+        DdlStatement::CreateExternalTable(create) => create_table(catalog, stores, state, create).await,
         DdlStatement::CreateView(create) => create_view(catalog, state, create).await,
-        DdlStatement::DropTable(drop) => remove(catalog, state, &drop.name, "table", drop.if_exists).await,
-        DdlStatement::DropView(drop) => remove(catalog, state, &drop.name, "view", drop.if_exists).await,
+        DdlStatement::DropTable(drop) => remove(catalog, stores, state, &drop.name, "table", drop.if_exists).await,
+        DdlStatement::DropView(drop) => remove(catalog, stores, state, &drop.name, "view", drop.if_exists).await,
         DdlStatement::CreateCatalogSchema(create) => {
             let name = own_schema(&create.schema_name)?;
             catalog.commit(|snapshot| snapshot.add_schema(name, create.if_not_exists)).await
@@ -27,7 +37,8 @@ pub async fn define(catalog: &Catalog, state: &SessionState, statement: &DdlStat
                 SchemaReference::Bare { schema } => schema.as_ref(),
                 SchemaReference::Full { schema, catalog } => check_catalog(catalog, schema)?,
             };
-            catalog.commit(|snapshot| snapshot.remove_schema(name, drop.if_exists, drop.cascade)).await?;
+            let dropped = catalog.commit(|snapshot| snapshot.remove_schema(name, drop.if_exists, drop.cascade)).await?;
+            dropped.into_values().for_each(|entry| remove_files(stores, entry));
             Ok(())
         }
         DdlStatement::CreateCatalog(_) => {
@@ -37,20 +48,20 @@ pub async fn define(catalog: &Catalog, state: &SessionState, statement: &DdlStat
     }
 }
 
-async fn create_table(catalog: &Catalog, state: &SessionState, create: &CreateExternalTable) -> Result<()> {
+async fn create_table(
+    catalog: &Catalog,
+    stores: &Arc<ObjectStores>,
+    state: &SessionState,
+    create: &CreateExternalTable,
+) -> Result<()> {
     let name = resolve(state, &create.name)?;
-    let if_taken = match (create.if_not_exists, create.or_replace) {
-        (true, true) => return user_err!("table {}: OR REPLACE and IF NOT EXISTS exclude each other", create.name),
-        (true, false) => IfTaken::Keep,
-        (false, true) => IfTaken::Replace,
-        (false, false) => IfTaken::Refuse,
-    };
+    let if_taken = IfTaken::of(create.if_not_exists, create.or_replace, &format!("table {}", create.name))?;
     let is_taken = catalog.snapshot().entry(&name.schema, &name.table).is_some();
     if is_taken && if_taken == IfTaken::Keep {
         return Ok(());
     }
     let entry = Entry::Table(describe(state, create).await?);
-    catalog.commit(|snapshot| snapshot.put(&name.schema, &name.table, entry.clone(), if_taken)).await?;
+    put(catalog, stores, &name, entry, if_taken).await?;
     Ok(())
 }
 
@@ -63,11 +74,7 @@ async fn create_view(catalog: &Catalog, state: &SessionState, create: &CreateVie
         return user_err!("view {}: the statement came without its text", create.name);
     };
     let schema = create.input.schema();
-    let mut names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
-    names.sort_unstable();
-    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return user_err!("view {}: two of its columns are named {:?}; rename one with AS", create.name, pair[0]);
-    }
+    check_names(&format!("view {}", create.name), schema)?;
     let options = &state.config().options().catalog;
     let entry = ViewEntry {
         uses: uses(state, &definition)?,
@@ -79,6 +86,37 @@ async fn create_view(catalog: &Catalog, state: &SessionState, create: &CreateVie
     let entry = Entry::View(entry);
     catalog.commit(|snapshot| snapshot.put(&name.schema, &name.table, entry.clone(), if_taken)).await?;
     Ok(())
+}
+
+/// Puts a table into the catalog; whether it is there now. Files of the one that it replaces go.
+pub async fn put(
+    catalog: &Catalog,
+    stores: &Arc<ObjectStores>,
+    name: &ResolvedTableReference,
+    entry: Entry,
+    if_taken: IfTaken,
+) -> Result<bool> {
+    let (is_put, before) = catalog
+        .commit(|snapshot| {
+            let before = snapshot.entry(&name.schema, &name.table).cloned();
+            Ok((snapshot.put(&name.schema, &name.table, entry.clone(), if_taken)?, before))
+        })
+        .await?;
+    if let (true, Some(before)) = (is_put, before) {
+        remove_files(stores, before);
+    }
+    Ok(is_put)
+}
+
+/// # Errors
+/// When two columns have the same name.
+pub fn check_names(statement: &str, schema: &DFSchema) -> Result<()> {
+    let mut names: Vec<&String> = schema.fields().iter().map(|field| field.name()).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => user_err!("{statement}: two of its columns are named {:?}; rename one with AS", pair[0]),
+        None => Ok(()),
+    }
 }
 
 /// The tables and views that a statement names, as (schema, name).
@@ -96,17 +134,19 @@ fn uses(state: &SessionState, definition: &str) -> Result<Vec<(String, String)>>
 
 async fn remove(
     catalog: &Catalog,
+    stores: &Arc<ObjectStores>,
     state: &SessionState,
     name: &TableReference,
     kind: &str,
     if_exists: bool,
 ) -> Result<()> {
     let name = resolve(state, name)?;
-    catalog.commit(|snapshot| snapshot.remove(&name.schema, &name.table, kind, if_exists)).await?;
+    let dropped = catalog.commit(|snapshot| snapshot.remove(&name.schema, &name.table, kind, if_exists)).await?;
+    dropped.into_iter().for_each(|entry| remove_files(stores, entry));
     Ok(())
 }
 
-fn resolve(state: &SessionState, name: &TableReference) -> Result<ResolvedTableReference> {
+pub fn resolve(state: &SessionState, name: &TableReference) -> Result<ResolvedTableReference> {
     let options = &state.config().options().catalog;
     let name = name.clone().resolve(CATALOG, &options.default_schema);
     check_catalog(&name.catalog, &name.schema)?;

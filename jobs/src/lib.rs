@@ -5,6 +5,7 @@
 //! SQL ─► statements ─┬─► CREATE MODEL ─► fit (prepare → blocks → iterations → model) ─► Cluster
 //!                    ├─► EVALUATE MODEL ─► an aggregate over predictions ─► Cluster
 //!                    ├─► SHOW, ALTER, DROP MODEL ─► model registry
+//!                    ├─► INSERT, COPY, CREATE TABLE AS ─► staged files ─► commit
 //!                    ├─► CREATE, DROP TABLE, VIEW, SCHEMA ─► catalog
 //!                    └─► anything else ─► bound to model versions ─► here, or the Cluster
 //! ```
@@ -21,9 +22,11 @@ mod fit;
 mod functions;
 mod results;
 mod statements;
+mod writes;
 
 pub use bind::bind_models;
 pub use cluster::Cluster;
 pub use covey::{Covey, Prepared};
 pub use fit::{FitHub, sweep};
+pub use results::counted;
 pub use statements::{ClusterStatement, CreateModel, FitOptions, Strategy, byte_offset, parse};

@@ -28,6 +28,17 @@ pub fn result_schema(statement: &ClusterStatement) -> SchemaRef {
     }
 }
 
+/// The row of statements that write: as DataFusion's.
+pub fn count_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("count", DataType::UInt64, false)]))
+}
+
+/// # Errors
+/// None that could be seen.
+pub fn counted(rows: u64) -> Result<RecordBatch> {
+    Ok(RecordBatch::try_new(count_schema(), vec![Arc::new(UInt64Array::from(vec![rows]))])?)
+}
+
 /// As that of EXPLAIN.
 pub fn explained_schema() -> SchemaRef {
     let field = |name| Field::new(name, DataType::Utf8, false);

@@ -31,6 +31,8 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tonic::Request;
 
+use crate::rollbacks::{Rollbacks, latest};
+
 pub type Ballista = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
 
 /// How long a statement waits for the first executor to register.
@@ -40,7 +42,7 @@ const EXECUTOR_WAIT_PAUSE: Duration = Duration::from_millis(50);
 /// Job states that may wait to be read.
 const STATUS_BUFFER: usize = 16;
 
-/// Times that a job of a fit is run when its rows get lost with the executor that held them.
+/// Times that a job is run when its rows get lost with the executor that held them, or were read twice.
 const JOB_ATTEMPTS_MAX: usize = 4;
 
 /// Results fetched from executors at once by one job.
@@ -55,6 +57,7 @@ pub struct JobOutput {
 
 impl JobOutput {
     fn try_new(schema: SchemaRef, locations: Vec<PartitionLocation>) -> Result<Self> {
+        let locations = latest(locations);
         let rows = |location: &PartitionLocation| location.partition_stats.as_ref().map_or(0, |stats| stats.num_rows);
         let n_rows = locations.iter().map(|location| rows(location).max(0) as u64).sum();
         let tickets = locations.into_iter().map(ticket).collect::<Result<_>>()?;
@@ -66,12 +69,18 @@ impl JobOutput {
 pub struct SchedulerCluster {
     ballista: Arc<Ballista>,
     proxy: BallistaFlightProxyService,
+    rollbacks: Rollbacks,
     address: String,
 }
 
 impl SchedulerCluster {
-    pub fn new(ballista: Arc<Ballista>, proxy: BallistaFlightProxyService, address: String) -> Self {
-        Self { ballista, proxy, address }
+    pub fn new(
+        ballista: Arc<Ballista>,
+        proxy: BallistaFlightProxyService,
+        rollbacks: Rollbacks,
+        address: String,
+    ) -> Self {
+        Self { ballista, proxy, rollbacks, address }
     }
 
     /// Runs a query and gives the places of its rows. Dropping the future cancels the job.
@@ -97,17 +106,22 @@ impl SchedulerCluster {
         session: Arc<SessionContext>,
         plan: Arc<dyn ExecutionPlan>,
     ) -> Result<JobOutput> {
-        let schema = plan.schema();
-        let (subscriber, statuses) = mpsc::channel(STATUS_BUFFER);
-        let job = self
-            .ballista
-            .submit_physical_plan(name, session, plan, Some(subscriber))
-            .await
-            .map_err(|e| exec_datafusion_err!("cannot submit the job: {e}"))?;
-        let guard = CancelOnDrop { ballista: Arc::clone(&self.ballista), job: Some(job) };
-        let locations = wait(statuses).await?;
-        guard.disarm();
-        JobOutput::try_new(schema, locations)
+        for _ in 0..JOB_ATTEMPTS_MAX {
+            let (subscriber, statuses) = mpsc::channel(STATUS_BUFFER);
+            let job = self
+                .ballista
+                .submit_physical_plan(name, Arc::clone(&session), Arc::clone(&plan), Some(subscriber))
+                .await
+                .map_err(|e| exec_datafusion_err!("cannot submit the job: {e}"))?;
+            let guard = CancelOnDrop { ballista: Arc::clone(&self.ballista), job: Some(job.clone()) };
+            let locations = wait(statuses).await?;
+            guard.disarm();
+            if self.rollbacks.read_once(&job).await {
+                return JobOutput::try_new(plan.schema(), locations);
+            }
+            tracing::warn!(target: "covey", job = name, "rows were read twice after an executor was lost: it runs again");
+        }
+        user_err!("executors were lost in each of {JOB_ATTEMPTS_MAX} attempts; see that they last, and try again")
     }
 
     async fn fetch_all(&self, output: JobOutput) -> Result<Vec<RecordBatch>> {

@@ -28,7 +28,7 @@ use covey_engine::coordinator::{
 };
 use covey_engine::failure::plain_text;
 use covey_engine::threads::aside;
-use covey_jobs::{Covey, FitHub, Prepared};
+use covey_jobs::{Covey, FitHub, Prepared, counted};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::arrow::ipc::writer::IpcWriteOptions;
@@ -57,6 +57,13 @@ type ActionStream = <CoveyFlightService as FlightService>::DoActionStream;
 
 /// A statement that a client prepared.
 type Statement = (String, Arc<SessionContext>, Arc<Prepared>);
+
+/// What became of a statement: where its rows are, and how many it has written.
+struct Outcome {
+    schema: SchemaRef,
+    endpoints: Vec<FlightEndpoint>,
+    written: i64,
+}
 
 /// Rows that a client has not fetched yet.
 type Rows = (SchemaRef, Arc<Vec<RecordBatch>>);
@@ -118,12 +125,7 @@ impl CoveyFlightService {
     }
 
     /// Runs a statement and says where its rows are.
-    async fn execute(
-        &self,
-        sql: &str,
-        session: Arc<SessionContext>,
-        prepared: &Prepared,
-    ) -> Result<(SchemaRef, Vec<FlightEndpoint>), Status> {
+    async fn execute(&self, sql: &str, session: Arc<SessionContext>, prepared: &Prepared) -> Result<Outcome, Status> {
         let covey = &self.inner.covey;
         match prepared {
             Prepared::Local(plan) => {
@@ -157,14 +159,22 @@ impl CoveyFlightService {
                 let result = running.await.inspect(|output| job.add_rows(output.n_rows));
                 let output = job.finish(result).map_err(status)?;
                 let endpoints = output.tickets.iter().map(|ticket| endpoint(ON_EXECUTOR, ticket)).collect();
-                Ok((output.schema, endpoints))
+                Ok(Outcome { schema: output.schema, endpoints, written: 0 })
+            }
+            Prepared::Write { plan, partitioned_by } => {
+                let job = covey.start(sql);
+                job.stage("query");
+                let running = covey.write(&session, plan.clone(), partitioned_by).await;
+                let written = job.finish(running.inspect(|rows| job.add_rows(*rows))).map_err(status)?;
+                let batch = counted(written).map_err(status)?;
+                Ok(Outcome { written: written as i64, ..self.keep(batch.schema(), vec![batch]) })
             }
         }
     }
 
-    fn keep(&self, schema: SchemaRef, batches: Vec<RecordBatch>) -> (SchemaRef, Vec<FlightEndpoint>) {
+    fn keep(&self, schema: SchemaRef, batches: Vec<RecordBatch>) -> Outcome {
         let handle = self.inner.results.insert((Arc::clone(&schema), Arc::new(batches)));
-        (schema, vec![endpoint(KEPT_HERE, handle.as_bytes())])
+        Outcome { schema, endpoints: vec![endpoint(KEPT_HERE, handle.as_bytes())], written: 0 }
     }
 
     async fn prepare(&self, session: &Arc<SessionContext>, sql: &str) -> Result<Prepared, Status> {
@@ -303,8 +313,8 @@ impl FlightSqlService for CoveyFlightService {
     ) -> Result<Response<FlightInfo>, Status> {
         let session = self.session(request.metadata())?;
         let prepared = self.prepare(&session, &query.query).await?;
-        let (schema, endpoints) = self.execute(&query.query, session, &prepared).await?;
-        flight_info(&schema, endpoints, request.into_inner())
+        let outcome = self.execute(&query.query, session, &prepared).await?;
+        flight_info(&outcome.schema, outcome.endpoints, request.into_inner())
     }
 
     async fn get_flight_info_prepared_statement(
@@ -313,8 +323,8 @@ impl FlightSqlService for CoveyFlightService {
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
         let (sql, session, prepared) = self.statement(&query.prepared_statement_handle)?;
-        let (schema, endpoints) = self.execute(&sql, session, &prepared).await?;
-        flight_info(&schema, endpoints, request.into_inner())
+        let outcome = self.execute(&sql, session, &prepared).await?;
+        flight_info(&outcome.schema, outcome.endpoints, request.into_inner())
     }
 
     async fn do_get_statement(
@@ -343,8 +353,7 @@ impl FlightSqlService for CoveyFlightService {
     ) -> Result<i64, Status> {
         let session = self.session(request.metadata())?;
         let prepared = self.prepare(&session, &command.query).await?;
-        self.execute(&command.query, session, &prepared).await?;
-        Ok(0)
+        Ok(self.execute(&command.query, session, &prepared).await?.written)
     }
 
     async fn do_put_prepared_statement_update(
@@ -353,8 +362,7 @@ impl FlightSqlService for CoveyFlightService {
         _request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
         let (sql, session, prepared) = self.statement(&command.prepared_statement_handle)?;
-        self.execute(&sql, session, &prepared).await?;
-        Ok(0)
+        Ok(self.execute(&sql, session, &prepared).await?.written)
     }
 
     async fn do_action_create_prepared_statement(

@@ -13,6 +13,7 @@ mod config;
 mod flight;
 mod placement;
 mod presence;
+mod rollbacks;
 mod serve;
 mod sessions;
 

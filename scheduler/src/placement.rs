@@ -25,6 +25,8 @@ use covey_jobs::FitHub;
 
 use homes::{Homing, find_blocks};
 
+use crate::rollbacks::Rollbacks;
+
 type Jobs = HashMap<JobId, JobInfoCache>;
 
 /// Vcores by executor.
@@ -34,11 +36,12 @@ type Vcores = HashMap<String, u32>;
 pub struct PlacingCluster {
     inner: InMemoryClusterState,
     hub: Arc<FitHub>,
+    rollbacks: Rollbacks,
 }
 
 impl PlacingCluster {
-    pub fn new(hub: Arc<FitHub>) -> Self {
-        Self { inner: InMemoryClusterState::default(), hub }
+    pub fn new(hub: Arc<FitHub>, rollbacks: Rollbacks) -> Self {
+        Self { inner: InMemoryClusterState::default(), hub, rollbacks }
     }
 
     /// Of the executors that are alive.
@@ -46,6 +49,19 @@ impl PlacingCluster {
         let known = self.inner.registered_executor_metadata().await.into_iter();
         let alive = known.filter(|executor| alive.is_none_or(|alive| alive.contains(&executor.id)));
         alive.map(|executor| (executor.id, executor.specification.vcores.max(1))).collect()
+    }
+
+    /// The running jobs that work on the blocks of fits, and the others.
+    async fn by_kind(&self, jobs: &Jobs) -> (Jobs, Jobs) {
+        let (mut fits, mut queries) = (HashMap::new(), HashMap::new());
+        for (id, job) in jobs {
+            let graph = job.execution_graph.read().await;
+            self.rollbacks.watch(id, graph.as_ref());
+            let is_fit = find_blocks(&graph.physical_plan()).is_some();
+            let kind = if is_fit { &mut fits } else { &mut queries };
+            kind.insert(id.clone(), job.clone());
+        }
+        (fits, queries)
     }
 
     /// Binds tasks of these jobs to what their own tasks leave of the executors.
@@ -76,7 +92,7 @@ impl ClusterState for PlacingCluster {
         active_jobs: Arc<Jobs>,
         executors: Option<HashSet<String>>,
     ) -> Result<Vec<BoundTask>> {
-        let (fits, queries) = by_kind(&active_jobs).await;
+        let (fits, queries) = self.by_kind(&active_jobs).await;
         let vcores = self.vcores(executors.as_ref()).await;
         let homing = Homing::new(Arc::clone(&self.hub), vcores.clone());
         let homing = TaskDistributionPolicy::Custom(Arc::new(homing));
@@ -125,17 +141,6 @@ impl ClusterState for PlacingCluster {
     async fn cluster_state_events(&self) -> Result<ClusterStateEventStream> {
         self.inner.cluster_state_events().await
     }
-}
-
-/// The running jobs that work on the blocks of fits, and the others.
-async fn by_kind(jobs: &Jobs) -> (Jobs, Jobs) {
-    let (mut fits, mut queries) = (HashMap::new(), HashMap::new());
-    for (id, job) in jobs {
-        let is_fit = find_blocks(&job.execution_graph.read().await.physical_plan()).is_some();
-        let kind = if is_fit { &mut fits } else { &mut queries };
-        kind.insert(id.clone(), job.clone());
-    }
-    (fits, queries)
 }
 
 /// What the running tasks of `jobs` leave of `vcores`.

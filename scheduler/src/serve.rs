@@ -32,6 +32,7 @@ use crate::config::SchedulerConfig;
 use crate::flight::CoveyFlightService;
 use crate::placement::PlacingCluster;
 use crate::presence::Presences;
+use crate::rollbacks::Rollbacks;
 
 /// The largest gRPC message between scheduler, executors and clients.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -82,25 +83,30 @@ impl Bound {
         let cache = Arc::new(ModelCache::new(stores.clone()));
         let codec = Arc::new(CoveyPhysicalCodec::new(Arc::clone(&cache)));
         let session = session_config(Arc::clone(&codec)).with_target_partitions(self.config.partitions);
-        let runtime = runtime_env(stores)?;
+        let runtime = runtime_env(stores.clone())?;
         let shared = Arc::new(SessionContext::new_with_state(session_state(session.clone(), runtime.clone())));
 
         let ballista = self.ballista_config(session, runtime, codec);
         let hub = Arc::new(FitHub::default());
         let jobs = BallistaCluster::new_from_config(&ballista).await.map_err(ballista_error)?.job_state();
-        let cluster = BallistaCluster::new(Arc::new(PlacingCluster::new(Arc::clone(&hub))), jobs);
+        let rollbacks = Rollbacks::new(Arc::clone(&jobs));
+        let placing = Arc::new(PlacingCluster::new(Arc::clone(&hub), rollbacks.clone()));
+        let cluster = BallistaCluster::new(placing, jobs);
         let scheduler = Arc::new(create_scheduler(cluster, Arc::new(ballista)).await.map_err(ballista_error)?);
         let proxy = BallistaFlightProxyService::new(MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX, false, None);
         let address = format!("http://{}", self.address);
-        let jobs_cluster = SchedulerCluster::new(Arc::clone(&scheduler), proxy.clone(), address.clone());
+        let jobs_cluster = SchedulerCluster::new(Arc::clone(&scheduler), proxy.clone(), rollbacks, address.clone());
 
         if let Err(error) = sweep(&warehouse).await {
             tracing::warn!(target: "covey", %error, "old intermediate files of fits could not be removed");
         }
         let fit_cluster = Arc::new(jobs_cluster.clone());
         let catalog = Catalog::open(&warehouse).await?;
-        let covey = Covey::try_new(fit_cluster, warehouse, catalog, cache, Arc::clone(&hub))?;
+        let covey = Covey::try_new(fit_cluster, warehouse, stores, catalog, cache, Arc::clone(&hub))?;
         covey.register(&shared);
+        if let Err(error) = covey.tidy().await {
+            tracing::warn!(target: "covey", %error, "files of writes that were cut off could not be removed");
+        }
         let presences = Presences::new(Arc::clone(&scheduler));
         let flight = CoveyFlightService::new(covey, jobs_cluster, proxy, Arc::clone(&hub), presences, shared);
 

@@ -12,6 +12,7 @@ mod lake;
 mod lifecycle;
 mod models;
 mod storage;
+mod writes;
 
 use covey_tests::{Sandbox, project};
 

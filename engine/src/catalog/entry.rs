@@ -10,6 +10,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::TableType;
 use serde::{Deserialize, Serialize};
 
+use super::layout::{Naming, PartitionColumn};
 use crate::user_err;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,14 +45,44 @@ pub struct TableEntry {
     pub format: String,
     /// Of the format, as given.
     pub options: BTreeMap<String, String>,
-    pub partition_columns: Vec<ColumnEntry>,
+    pub partition_columns: Vec<PartitionEntry>,
     /// Of the files.
     pub columns: Vec<ColumnEntry>,
     /// The orders in which the rows of each file are known to be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub orders: Vec<Vec<SortEntry>>,
+    /// Its files are the warehouse's own: they go when the table is dropped.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub managed: bool,
     /// The statement that made it.
     pub definition: Option<String>,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// A level of directories below a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionEntry {
+    #[serde(flatten)]
+    column: ColumnEntry,
+    directories: Naming,
+}
+
+impl PartitionEntry {
+    /// # Errors
+    /// When the type cannot be written down.
+    pub fn try_new(column: &PartitionColumn) -> Result<Self> {
+        Ok(Self { column: ColumnEntry::try_new(&column.field())?, directories: column.naming })
+    }
+
+    /// # Errors
+    /// When the type is one that this version does not know.
+    pub fn column(&self) -> Result<PartitionColumn> {
+        let data_type = self.column.field()?.data_type().clone();
+        Ok(PartitionColumn { name: self.column.name.clone(), data_type, naming: self.directories })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

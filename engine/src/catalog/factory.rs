@@ -1,8 +1,9 @@
 //! `CREATE EXTERNAL TABLE`: what a table is, learned once from its files, and the table made of that.
 //!
-//! With `PARTITIONED BY` it is a [`LakeTable`], without it DataFusion's listing table.
+//! A directory is a [`LakeTable`]; single files and globs are DataFusion's listing table.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
@@ -17,9 +18,11 @@ use datafusion::logical_expr::expr::Sort;
 use datafusion::logical_expr::{CreateExternalTable, Expr};
 
 use super::LakeTable;
-use super::entry::{ColumnEntry, SortEntry, TableEntry, columns_of, schema_of};
-use super::lake_table::probe;
-use super::layout::{PartitionColumn, infer_type};
+use super::entry::{PartitionEntry, SortEntry, TableEntry, columns_of, schema_of};
+use super::lake_table::WriteTarget;
+use super::lake_table::{named_partitions, probe};
+use super::layout::{Naming, PartitionColumn, infer_type, value_text};
+use super::store::CatalogStore;
 use crate::storage::directory_url;
 use crate::user_err;
 
@@ -43,27 +46,43 @@ pub async fn describe(state: &SessionState, cmd: &CreateExternalTable) -> Result
         partition_columns: vec![],
         columns: vec![],
         orders: cmd.order_exprs.iter().map(|order| order.iter().map(sort_entry).collect()).collect::<Result<_>>()?,
+        managed: false,
         definition: cmd.definition.clone(),
     };
-    if cmd.table_partition_cols.is_empty() {
+    if cmd.table_partition_cols.is_empty() && !is_lake(&entry) {
         let table = ListingTableFactory::new().create(state, cmd).await?;
         entry.columns = columns_of(&table.schema())?;
     } else {
         let (partition_columns, file_schema) = learn(state, cmd).await?;
-        let field = |column: &PartitionColumn| ColumnEntry::try_new(&column.field());
-        entry.partition_columns = partition_columns.iter().map(field).collect::<Result<_>>()?;
+        entry.partition_columns = partition_columns.iter().map(PartitionEntry::try_new).collect::<Result<_>>()?;
         entry.columns = columns_of(&file_schema)?;
     }
     Ok(entry)
+}
+
+/// Whether a table is one directory, in which files come and go. What names its files is DataFusion's listing table.
+fn is_lake(entry: &TableEntry) -> bool {
+    let [location] = entry.locations.as_slice() else { return false };
+    if !entry.partition_columns.is_empty() {
+        return true;
+    }
+    let last = location.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let is_directory = location.ends_with('/') || Path::new(location).is_dir() || !last.contains('.');
+    is_directory && !location.contains(['*', '?', '[', '{']) && entry.orders.is_empty()
 }
 
 /// The table of an entry.
 ///
 /// # Errors
 /// When its format or store cannot be used.
-pub async fn open(state: &SessionState, name: &str, entry: &TableEntry) -> Result<Arc<dyn TableProvider>> {
+pub async fn open(
+    state: &SessionState,
+    name: &str,
+    entry: &TableEntry,
+    writes: &Arc<CatalogStore>,
+) -> Result<Arc<dyn TableProvider>> {
     let file_schema = schema_of(&entry.columns)?;
-    if entry.partition_columns.is_empty() {
+    if !is_lake(entry) {
         let table = TableReference::bare(name.to_string());
         let Some((first, _)) = entry.locations.split_first() else {
             return user_err!("table {name:?} has no location");
@@ -78,19 +97,20 @@ pub async fn open(state: &SessionState, name: &str, entry: &TableEntry) -> Resul
         return ListingTableFactory::new().create(state, &cmd).await;
     }
     let [location] = entry.locations.as_slice() else {
-        return user_err!("table {name:?}: a partitioned table has one LOCATION, got {}", entry.locations.len());
+        return user_err!("table {name:?}: a table of directories has one LOCATION, got {}", entry.locations.len());
     };
     let (format, extension) = format(state, name, &entry.format, &entry.options.clone().into_iter().collect())?;
-    let partition_columns = entry
-        .partition_columns
-        .iter()
-        .map(|column| {
-            let field = column.field()?;
-            Ok(PartitionColumn { name: field.name().clone(), data_type: field.data_type().clone() })
-        })
-        .collect::<Result<_>>()?;
+    let partition_columns = entry.partition_columns.iter().map(PartitionEntry::column).collect::<Result<Vec<_>>>()?;
     let url = directory_url(location)?;
-    Ok(Arc::new(LakeTable::new(url, extension, format, partition_columns, file_schema, entry.definition.clone())))
+    let target = WriteTarget {
+        directory: url.clone(),
+        format: entry.format.clone(),
+        extension: extension.clone(),
+        options: entry.options.clone(),
+        partition_columns: partition_columns.clone(),
+        managed: entry.managed,
+    };
+    Ok(Arc::new(LakeTable::new(target, format, file_schema, entry.definition.clone(), Arc::clone(writes))))
 }
 
 /// # Errors
@@ -138,6 +158,14 @@ fn sort(entry: &SortEntry) -> Sort {
     Sort::new(Expr::Column(entry.column.as_str().into()), entry.ascending, entry.nulls_first)
 }
 
+/// The end of the names of files of a format.
+///
+/// # Errors
+/// When there is no such format, or an option is not one of its.
+pub fn file_extension(state: &SessionState, format_name: &str, options: &HashMap<String, String>) -> Result<String> {
+    Ok(format(state, "", format_name, options)?.1)
+}
+
 fn format(
     state: &SessionState,
     table: &str,
@@ -164,17 +192,25 @@ async fn learn(state: &SessionState, cmd: &CreateExternalTable) -> Result<(Vec<P
     let (format, extension) = format(state, cmd.name.table(), &cmd.file_type, &cmd.options)?;
     let root = ObjectStoreUrl::parse(&url[..url::Position::BeforePath])?;
     let store = state.runtime_env().object_store(&root)?;
-    let found = probe(store.as_ref(), &url, &cmd.table_partition_cols, &extension).await?;
-    let partition_columns: Vec<PartitionColumn> = cmd
-        .table_partition_cols
+    let names = match cmd.table_partition_cols.clone() {
+        named if named.is_empty() => named_partitions(store.as_ref(), &url).await?,
+        named => named,
+    };
+    let found = probe(store.as_ref(), &url, &names, &extension).await?;
+    let partition_columns: Vec<PartitionColumn> = names
         .iter()
-        .zip(&found.values)
-        .map(|(name, values)| PartitionColumn {
-            name: name.clone(),
-            data_type: declared_type(cmd, name).unwrap_or_else(|| infer_type(name, values.iter().map(String::as_str))),
+        .zip(&found.directories)
+        .zip(Naming::infer_all(&names, &found.directories))
+        .map(|((name, directories), naming)| {
+            let values = directories.iter().filter_map(|directory| value_text(name, directory));
+            PartitionColumn {
+                name: name.clone(),
+                data_type: declared_type(cmd, name).unwrap_or_else(|| infer_type(name, values)),
+                naming,
+            }
         })
         .collect();
-    let file_schema = match declared_file_schema(cmd)? {
+    let file_schema = match declared_file_schema(cmd, &names)? {
         Some(schema) => schema,
         None if url.to_file_path().is_ok_and(|path| !path.exists()) => {
             return user_err!(
@@ -183,7 +219,7 @@ async fn learn(state: &SessionState, cmd: &CreateExternalTable) -> Result<(Vec<P
             );
         }
         None if found.files.is_empty() => {
-            let level = cmd.table_partition_cols.iter().zip(&found.values).find(|(_, values)| values.is_empty());
+            let level = names.iter().zip(&found.directories).find(|(_, directories)| directories.is_empty());
             let missing = match level {
                 Some((column, _)) => format!("no directories {column}=VALUE or VALUE for partition column {column:?}"),
                 None => format!("no {extension} files in the newest of its directories"),
@@ -199,7 +235,7 @@ async fn learn(state: &SessionState, cmd: &CreateExternalTable) -> Result<(Vec<P
                 .infer_schema(state, &store, newest)
                 .await
                 .map_err(|e| e.context(format!("table {}: reading the schema of {}", cmd.name, newest[0].location)))?;
-            without_partition_columns(&schema, &cmd.table_partition_cols)?
+            without_partition_columns(&schema, &names)?
         }
     };
     Ok((partition_columns, file_schema))
@@ -209,10 +245,10 @@ fn declared_type(cmd: &CreateExternalTable, column: &str) -> Option<DataType> {
     cmd.schema.field_with_unqualified_name(column).ok().map(|field| field.data_type().clone())
 }
 
-fn declared_file_schema(cmd: &CreateExternalTable) -> Result<Option<SchemaRef>> {
+fn declared_file_schema(cmd: &CreateExternalTable, partition_columns: &[String]) -> Result<Option<SchemaRef>> {
     let schema = cmd.schema.inner();
-    let declared = schema.fields().iter().any(|field| !cmd.table_partition_cols.contains(field.name()));
-    if declared { without_partition_columns(schema, &cmd.table_partition_cols).map(Some) } else { Ok(None) }
+    let declared = schema.fields().iter().any(|field| !partition_columns.contains(field.name()));
+    if declared { without_partition_columns(schema, partition_columns).map(Some) } else { Ok(None) }
 }
 
 /// A file may repeat its partition columns; the directory decides.

@@ -1,6 +1,6 @@
 //! A table whose files lie in directories of partition values.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -25,20 +25,38 @@ use object_store::{ObjectMeta, ObjectStore};
 use url::Url;
 
 use super::layout::{PartitionColumn, is_number, parse_value, value_text};
+use super::store::CatalogStore;
+use crate::operators::write_of;
 
 /// LIST requests under way at once for one scan.
 const LISTS_CONCURRENT: usize = 16;
 
+/// Times that a directory is listed while others publish what they wrote.
+const LISTINGS_MAX: usize = 4;
+
+/// Where files of a table are, and how new ones are made.
+#[derive(Debug, Clone)]
+pub struct WriteTarget {
+    pub directory: Url,
+    /// As `STORED AS` has it.
+    pub format: String,
+    /// Part of the name that a data file ends with.
+    pub extension: String,
+    /// Of the format.
+    pub options: BTreeMap<String, String>,
+    pub partition_columns: Vec<PartitionColumn>,
+    /// Whether the files are the warehouse's own.
+    pub managed: bool,
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct LakeTable {
-    url: Url,
-    /// Part of the name that a data file ends with.
-    extension: String,
+    target: WriteTarget,
     format: Arc<dyn FileFormat>,
-    partition_columns: Vec<PartitionColumn>,
     schema: TableSchema,
     definition: Option<String>,
+    writes: Arc<CatalogStore>,
 }
 
 /// A directory at some level of the walk, and the partition values that lead to it.
@@ -49,28 +67,32 @@ struct Level {
 }
 
 impl LakeTable {
-    pub fn new(
-        url: Url,
-        extension: String,
+    pub(super) fn new(
+        target: WriteTarget,
         format: Arc<dyn FileFormat>,
-        partition_columns: Vec<PartitionColumn>,
         file_schema: SchemaRef,
         definition: Option<String>,
+        writes: Arc<CatalogStore>,
     ) -> Self {
-        let fields: Vec<FieldRef> = partition_columns.iter().map(|column| Arc::new(column.field())).collect();
+        let fields: Vec<FieldRef> = target.partition_columns.iter().map(|column| Arc::new(column.field())).collect();
         let schema = TableSchema::builder(file_schema).with_table_partition_cols(fields).build();
-        Self { url, extension, format, partition_columns, schema, definition }
+        Self { target, format, schema, definition, writes }
+    }
+
+    /// Where and how rows are added.
+    pub fn target(&self) -> &WriteTarget {
+        &self.target
     }
 
     fn store(&self, session: &dyn Session) -> Result<(Arc<dyn ObjectStore>, ObjectStoreUrl)> {
-        let root = ObjectStoreUrl::parse(&self.url[..url::Position::BeforePath])?;
+        let root = ObjectStoreUrl::parse(&self.target.directory[..url::Position::BeforePath])?;
         Ok((session.runtime_env().object_store(&root)?, root))
     }
 
     /// The directories whose values satisfy `filters`, each decided as soon as its columns are known.
     async fn walk(&self, session: &dyn Session, store: &dyn ObjectStore, filters: &[Expr]) -> Result<Vec<Level>> {
-        let mut levels = vec![Level { path: Path::from_url_path(self.url.path())?, values: vec![] }];
-        for depth in 0..self.partition_columns.len() {
+        let mut levels = vec![Level { path: Path::from_url_path(self.target.directory.path())?, values: vec![] }];
+        for depth in 0..self.target.partition_columns.len() {
             let below: Vec<Vec<Level>> = futures::stream::iter(levels)
                 .map(|level| self.descend(store, level, depth))
                 .buffered(LISTS_CONCURRENT)
@@ -82,7 +104,7 @@ impl LakeTable {
     }
 
     async fn descend(&self, store: &dyn ObjectStore, level: Level, depth: usize) -> Result<Vec<Level>> {
-        let column = &self.partition_columns[depth];
+        let column = &self.target.partition_columns[depth];
         let mut below = vec![];
         for path in store.list_with_delimiter(Some(&level.path)).await?.common_prefixes {
             let Some(text) = path.filename().and_then(|name| value_text(&column.name, name)) else {
@@ -158,7 +180,28 @@ impl LakeTable {
             .location
             .prefix_match(directory)
             .is_some_and(|mut parts| parts.any(|part| part.as_ref().starts_with(['_', '.'])));
-        !hidden && meta.size > 0 && meta.location.as_ref().ends_with(&self.extension)
+        !hidden && meta.size > 0 && meta.location.as_ref().ends_with(&self.target.extension)
+    }
+
+    /// The files that a query with these filters reads: of each write to the table all or none.
+    async fn visible_files(
+        &self,
+        session: &dyn Session,
+        store: &dyn ObjectStore,
+        filters: &[Expr],
+    ) -> Result<Vec<PartitionedFile>> {
+        let mut listings = 0;
+        loop {
+            listings += 1;
+            let before = self.writes.now();
+            let levels = self.walk(session, store, filters).await?;
+            let mut files = self.files(store, levels).await?;
+            let listed = files.iter().filter_map(|file| write_of(&file.object_meta.location)).collect();
+            if let Some(hidden) = self.writes.hidden_writes(&before, listed, listings == LISTINGS_MAX).await? {
+                files.retain(|file| write_of(&file.object_meta.location).is_none_or(|write| !hidden.contains(write)));
+                return Ok(files);
+            }
+        }
     }
 }
 
@@ -177,7 +220,8 @@ impl TableProvider for LakeTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        let partitions: HashSet<&str> = self.partition_columns.iter().map(|column| column.name.as_str()).collect();
+        let partitions: HashSet<&str> =
+            self.target.partition_columns.iter().map(|column| column.name.as_str()).collect();
         let decided_by_directories = |filter: &&Expr| {
             let columns = filter.column_refs();
             // A filter without columns is decided at no level of directories.
@@ -202,8 +246,7 @@ impl TableProvider for LakeTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let (store, root) = self.store(session)?;
-        let levels = self.walk(session, store.as_ref(), filters).await?;
-        let files = self.files(store.as_ref(), levels).await?;
+        let files = self.visible_files(session, store.as_ref(), filters).await?;
         if files.is_empty() {
             return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
         }
@@ -219,12 +262,15 @@ impl TableProvider for LakeTable {
     }
 }
 
-/// What creating a table needs to know of its directories: the values on one path down for each level, and the
-/// files at its end.
+/// What creating a table needs to know of its directories: their names on one path down for each level, the newest last,
+/// and the files at its end.
 pub(super) struct Probe {
-    pub values: Vec<Vec<String>>,
+    pub directories: Vec<Vec<String>>,
     pub files: Vec<ObjectMeta>,
 }
+
+/// Most levels of directories of a table.
+const PARTITION_COLUMNS_MAX: usize = 64;
 
 /// Most directories that are looked into for files when a table is created.
 const PROBED_DIRECTORIES_MAX: usize = 256;
@@ -233,41 +279,58 @@ const PROBED_DIRECTORIES_MAX: usize = 256;
 /// under way, and a lake may still be empty at any level; then what is told is the way to the newest directory.
 pub(super) async fn probe(store: &dyn ObjectStore, url: &Url, columns: &[String], extension: &str) -> Result<Probe> {
     let mut newest: Option<Probe> = None;
-    let mut values: Vec<Vec<String>> = vec![];
+    let mut directories: Vec<Vec<String>> = vec![];
     let mut waiting = vec![(0, Path::from_url_path(url.path())?)];
     for _ in 0..PROBED_DIRECTORIES_MAX {
         let Some((level, path)) = waiting.pop() else { break };
-        values.truncate(level);
+        directories.truncate(level);
         if let Some(column) = columns.get(level) {
             let below = partitions(store, &path, column).await?;
-            values.push(below.iter().map(|(text, _)| text.clone()).collect());
-            waiting.extend(below.into_iter().map(|(_, path)| (level + 1, path)));
-            if !values[level].is_empty() {
+            directories.push(below.iter().filter_map(|path| path.filename().map(ToString::to_string)).collect());
+            waiting.extend(below.into_iter().map(|path| (level + 1, path)));
+            if !directories[level].is_empty() {
                 continue;
             }
         }
         let files = if level == columns.len() { data_files(store, &path, extension).await? } else { vec![] };
         let is_found = !files.is_empty();
-        values.resize(columns.len(), vec![]);
-        let found = Probe { values: values.clone(), files };
+        directories.resize(columns.len(), vec![]);
+        let found = Probe { directories: directories.clone(), files };
         if is_found {
             return Ok(found);
         }
         newest.get_or_insert(found);
     }
-    Ok(newest.unwrap_or_else(|| Probe { values: vec![vec![]; columns.len()], files: vec![] }))
+    Ok(newest.unwrap_or_else(|| Probe { directories: vec![vec![]; columns.len()], files: vec![] }))
 }
 
-/// The directories of a partition column and their values, the newest last.
-async fn partitions(store: &dyn ObjectStore, path: &Path, column: &str) -> Result<Vec<(String, Path)>> {
-    let found = store.list_with_delimiter(Some(path)).await?.common_prefixes;
-    let with_value = |path: Path| {
-        let text = path.filename().and_then(|name| value_text(column, name))?.to_string();
-        Some((text, path))
-    };
-    let mut below: Vec<(String, Path)> = found.into_iter().filter_map(with_value).collect();
-    below.sort_by(|a, b| (is_number(&a.0), &a.1).cmp(&(is_number(&b.0), &b.1)));
+/// The directories of a partition column, the newest last.
+async fn partitions(store: &dyn ObjectStore, path: &Path, column: &str) -> Result<Vec<Path>> {
+    fn text<'a>(column: &str, path: &'a Path) -> Option<&'a str> {
+        path.filename().and_then(|name| value_text(column, name))
+    }
+    let mut below = store.list_with_delimiter(Some(path)).await?.common_prefixes;
+    below.retain(|path| text(column, path).is_some());
+    below.sort_by_cached_key(|path| (text(column, path).is_some_and(is_number), path.clone()));
     Ok(below)
+}
+
+/// The partition columns of a table that was created without naming them: those in the names of its directories.
+pub(super) async fn named_partitions(store: &dyn ObjectStore, url: &Url) -> Result<Vec<String>> {
+    let mut path = Path::from_url_path(url.path())?;
+    let mut columns: Vec<String> = vec![];
+    while columns.len() < PARTITION_COLUMNS_MAX {
+        let below = store.list_with_delimiter(Some(&path)).await?.common_prefixes;
+        let mut named = below.into_iter().filter_map(|path| {
+            let (column, _) = path.filename()?.split_once('=')?;
+            let column = (!column.is_empty() && !column.starts_with(['_', '.'])).then(|| column.to_string())?;
+            Some((column, path))
+        });
+        let Some((column, next)) = named.next_back() else { break };
+        columns.push(column);
+        path = next;
+    }
+    Ok(columns)
 }
 
 async fn data_files(store: &dyn ObjectStore, path: &Path, extension: &str) -> Result<Vec<ObjectMeta>> {

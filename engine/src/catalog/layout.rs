@@ -1,15 +1,26 @@
-//! How the name of a directory gives the value of a partition column.
+//! How the name of a directory gives the value of a partition column, and the value its name.
 
 use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::common::{ScalarValue, exec_datafusion_err};
 use datafusion::error::Result;
 use object_store::path::Path;
+use serde::{Deserialize, Serialize};
 
 /// One level of directories below a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionColumn {
     pub name: String,
     pub data_type: DataType,
+    pub naming: Naming,
+}
+
+/// How the directories of a partition column are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Naming {
+    /// `month=08`, else `08`.
+    pub with_name: bool,
+    /// Digits that numbers are padded to with zeros.
+    pub digits: usize,
 }
 
 impl PartitionColumn {
@@ -24,8 +35,11 @@ const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 /// What a file system keeps at its root for itself.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// Columns that are numbers by their names.
-const CALENDAR: [&str; 6] = ["year", "month", "week", "day", "hour", "minute"];
+/// Columns that are numbers by their names, and the digits that new directories of them have: so they sort by time.
+const CALENDAR: [(&str, usize); 6] = [("year", 4), ("month", 2), ("week", 2), ("day", 2), ("hour", 2), ("minute", 2)];
+
+/// Characters of a value that Hive and Spark write as `%` and two digits; control characters too.
+const ESCAPED: &str = "\"#%'*/:=?\\{[]^\u{7f}";
 
 /// The text of a directory's value: after `NAME=` if it begins so, else the whole name. `None` for a directory
 /// that belongs to another column, and for those that are no data: hidden ones (`_temporary`, `.staging`) and the file
@@ -79,12 +93,72 @@ pub fn is_number(text: &str) -> bool {
 pub fn infer_type<'a>(column: &str, values: impl Iterator<Item = &'a str>) -> DataType {
     let (numbers, others): (Vec<&str>, Vec<&str>) =
         values.filter(|value| *value != HIVE_NULL).partition(|value| is_number(value));
-    let is_calendar = CALENDAR.iter().any(|name| column.eq_ignore_ascii_case(name));
+    let is_calendar = calendar_digits(column).is_some();
     if others.is_empty() && (is_calendar || !numbers.is_empty()) || is_calendar && !numbers.is_empty() {
         DataType::Int32
     } else {
         DataType::Utf8
     }
+}
+
+fn calendar_digits(column: &str) -> Option<usize> {
+    CALENDAR.iter().find(|(name, _)| column.eq_ignore_ascii_case(name)).map(|(_, digits)| *digits)
+}
+
+/// Of each directory that is a number: its digits, and whether it has a zero in front.
+fn digit_counts<'a>(column: &'a str, directories: &'a [String]) -> impl Iterator<Item = (usize, bool)> + 'a {
+    let texts = directories.iter().filter_map(|name| value_text(column, name)).filter(|text| is_number(text));
+    texts.map(|text| (text.len(), text.len() > 1 && text.starts_with('0')))
+}
+
+impl Naming {
+    /// That of a column without directories.
+    pub fn of_new(column: &str) -> Self {
+        Self { with_name: true, digits: calendar_digits(column).unwrap_or(0) }
+    }
+
+    /// Those of columns whose directories have these names, level by level: a zero in front tells how far the numbers of
+    /// a column are padded, and a number that lacks one that those of no column are.
+    pub fn infer_all(columns: &[String], directories: &[Vec<String>]) -> Vec<Self> {
+        let levels = || columns.iter().zip(directories);
+        let is_bare = levels().any(|(column, names)| {
+            let default = calendar_digits(column).unwrap_or(0);
+            digit_counts(column, names).any(|(digits, padded)| !padded && digits < default)
+        });
+        let naming = |(column, names): (&String, &Vec<String>)| {
+            let padded = digit_counts(column, names).filter(|(_, padded)| *padded).map(|(digits, _)| digits).max();
+            let digits = padded.unwrap_or(if is_bare { 0 } else { calendar_digits(column).unwrap_or(0) });
+            // Where a level is still empty it will be as the one above.
+            let newest = names.last().or_else(|| directories.iter().filter_map(|names| names.last()).next_back());
+            Self { with_name: newest.is_none_or(|name| name.contains('=')), digits }
+        };
+        levels().map(naming).collect()
+    }
+
+    /// The directory of a value, which is NULL where there is no text.
+    pub fn directory(self, column: &str, value: Option<&str>) -> String {
+        let text = match value {
+            // As Spark does: a directory cannot have no name.
+            None | Some("") => HIVE_NULL.to_string(),
+            Some(number) if self.digits > 0 && number.bytes().all(|byte| byte.is_ascii_digit()) => {
+                format!("{number:0>digits$}", digits = self.digits)
+            }
+            Some(text) => escaped(text),
+        };
+        if self.with_name { format!("{}={text}", escaped(column)) } else { text }
+    }
+}
+
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if ESCAPED.contains(c) || c.is_ascii_control() {
+            escaped.push_str(&format!("%{:02X}", u32::from(c)));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]
@@ -94,7 +168,8 @@ mod tests {
     /// Goal: both layouts and both paddings give the same value; strangers are left alone.
     #[test]
     fn reads_both_layouts() {
-        let month = PartitionColumn { name: "month".into(), data_type: DataType::Int32 };
+        let month =
+            PartitionColumn { name: "month".into(), data_type: DataType::Int32, naming: Naming::of_new("month") };
         for directory in ["month=08", "month=8", "MONTH=8", "08", "8"] {
             let text = value_text("month", directory).unwrap();
             let value = parse_value(&month, text, &Path::from(directory)).unwrap();
@@ -112,5 +187,36 @@ mod tests {
         assert_eq!(infer_type("day", std::iter::empty()), DataType::Int32);
         assert_eq!(percent_decoded("a%20b+c"), "a b+c");
         assert_eq!(percent_decoded("a&b=%25"), "a&b=%");
+    }
+    /// Goal: new directories are named as those that are there, and every value comes back.
+    #[test]
+    fn names_directories_as_they_are() {
+        let infer_all = |columns: &[&str], names: &[&[&str]]| {
+            let owned = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+            Naming::infer_all(&owned(columns), &names.iter().map(|names| owned(names)).collect::<Vec<_>>())
+        };
+        let infer = |names: &[&str]| infer_all(&["month"], &[names])[0];
+        let day =
+            |month: &str, day: &str| infer_all(&["month", "day"], &[&[month], &[day]])[1].directory("day", Some("2"));
+        assert_eq!(day("month=7", "day=30"), "day=2");
+        assert_eq!(day("07", "30"), "02");
+        let august = |naming: Naming| naming.directory("month", Some("8"));
+        assert_eq!(august(infer(&[])), "month=08");
+        assert_eq!(august(infer(&["month=07", "month=11"])), "month=08");
+        assert_eq!(august(infer(&["month=7", "month=11"])), "month=8");
+        assert_eq!(august(infer(&["10", "11"])), "08");
+        assert_eq!(august(infer(&["7"])), "8");
+        assert_eq!(august(infer(&["007"])), "008");
+        assert_eq!(infer(&[]).directory("month", Some("12")), "month=12");
+        assert_eq!(infer(&[]).directory("month", None), "month=__HIVE_DEFAULT_PARTITION__");
+        let naming = Naming::of_new("host");
+        let column = PartitionColumn { name: "host".into(), data_type: DataType::Utf8, naming };
+        for value in ["a b", "50%", "x/y=z", "é+&", "..", "007", "[1]"] {
+            let directory = naming.directory("host", Some(value));
+            assert!(!directory.contains('/'), "{directory}");
+            let text = value_text("host", &directory).unwrap();
+            let back = parse_value(&column, text, &Path::default()).unwrap();
+            assert_eq!(back, ScalarValue::Utf8(Some(value.to_string())), "{directory}");
+        }
     }
 }

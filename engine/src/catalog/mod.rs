@@ -21,8 +21,9 @@ mod provider;
 mod snapshot;
 mod store;
 
-pub use entry::{Entry, TableEntry, ViewEntry, columns_of};
-pub use factory::describe;
-pub use lake_table::LakeTable;
+pub use entry::{Entry, PartitionEntry, TableEntry, ViewEntry, columns_of};
+pub use factory::{describe, file_extension};
+pub use lake_table::{LakeTable, WriteTarget};
+pub use layout::{Naming, PartitionColumn};
 pub use provider::Catalog;
 pub use snapshot::{IfTaken, PUBLIC, Snapshot};

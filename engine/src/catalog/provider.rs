@@ -33,7 +33,7 @@ const AGE_MAX: Duration = Duration::from_secs(1);
 pub struct Catalog(Arc<Inner>);
 
 struct Inner {
-    store: CatalogStore,
+    store: Arc<CatalogStore>,
     /// Plans views and opens tables.
     session: OnceLock<Weak<RwLock<SessionState>>>,
     /// Tables that were opened, each with what it was opened from.
@@ -52,7 +52,7 @@ impl Catalog {
     /// # Errors
     /// When the catalog in the warehouse cannot be read.
     pub async fn open(warehouse: &Directory) -> Result<Self> {
-        let store = CatalogStore::open(warehouse).await?;
+        let store = Arc::new(CatalogStore::open(warehouse).await?);
         Ok(Self(Arc::new(Inner { store, session: OnceLock::new(), opened: Mutex::default() })))
     }
 
@@ -81,6 +81,11 @@ impl Catalog {
         self.0.store.commit(change).await
     }
 
+    /// To be called when a write is over: readers of this process need not ask.
+    pub fn settle(&self, write: &str) {
+        self.0.store.settle(write);
+    }
+
     fn state(&self) -> Result<SessionState> {
         let session = self.0.session.get().and_then(Weak::upgrade);
         let session = session.ok_or_else(|| internal_datafusion_err!("the catalog belongs to no session"))?;
@@ -101,7 +106,7 @@ impl Catalog {
         {
             return Ok(Some(Arc::clone(opened)));
         }
-        let opened = open(&self.state()?, name, table).await?;
+        let opened = open(&self.state()?, name, table, &self.0.store).await?;
         self.0.opened.lock().insert(key, (Arc::clone(entry), Arc::clone(&opened)));
         Ok(Some(opened))
     }

@@ -33,6 +33,13 @@ pub struct Snapshot {
     /// Counts changes of the catalog.
     pub version: u64,
     schemas: BTreeMap<String, Entries>,
+    /// Writes of several files that are being published, and since when, in milliseconds of Unix time: their files are
+    /// hidden from readers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pending: BTreeMap<String, u64>,
+    /// Counts writes that were ever pending.
+    #[serde(default)]
+    pub begun: u64,
     /// SHA-256 of this snapshot with this field empty.
     checksum: String,
 }
@@ -45,10 +52,25 @@ pub enum IfTaken {
     Replace,
 }
 
+impl IfTaken {
+    /// What `IF NOT EXISTS` and `OR REPLACE` ask for.
+    ///
+    /// # Errors
+    /// When both are there.
+    pub fn of(if_not_exists: bool, or_replace: bool, statement: &str) -> Result<Self> {
+        match (if_not_exists, or_replace) {
+            (true, true) => user_err!("{statement}: OR REPLACE and IF NOT EXISTS exclude each other"),
+            (true, false) => Ok(Self::Keep),
+            (false, true) => Ok(Self::Replace),
+            (false, false) => Ok(Self::Refuse),
+        }
+    }
+}
+
 impl Default for Snapshot {
     fn default() -> Self {
         let schemas = BTreeMap::from([(PUBLIC.to_string(), Entries::new())]);
-        Self { format: FORMAT, version: 0, schemas, checksum: String::new() }
+        Self { format: FORMAT, version: 0, schemas, pending: BTreeMap::new(), begun: 0, checksum: String::new() }
     }
 }
 
@@ -165,6 +187,36 @@ impl Snapshot {
             Some(_) => {}
         }
         Ok(self.schemas.remove(name).unwrap_or_default())
+    }
+
+    /// Hides the files of a write until it is [ended](Self::end_write).
+    pub fn begin_write(&mut self, write: &str, now_unix_ms: u64) {
+        self.begun += 1;
+        self.pending.insert(write.to_string(), now_unix_ms);
+    }
+
+    /// Shows the files of a write; whether they were hidden until now.
+    pub fn end_write(&mut self, write: &str) -> bool {
+        self.pending.remove(write).is_some()
+    }
+
+    pub fn is_pending(&self, write: &str) -> bool {
+        self.pending.contains_key(write)
+    }
+
+    /// Writes that are pending since before this time.
+    pub fn pending_since_before(&self, unix_ms: u64) -> Vec<String> {
+        self.pending.iter().filter(|(_, since)| **since < unix_ms).map(|(write, _)| write.clone()).collect()
+    }
+
+    /// Directories of the warehouse that tables have.
+    pub fn managed_locations(&self) -> Vec<&str> {
+        let entries = self.schemas.values().flat_map(BTreeMap::values);
+        let managed = entries.filter_map(|entry| match entry.as_ref() {
+            Entry::Table(table) if table.managed => Some(table.locations.iter().map(String::as_str)),
+            _ => None,
+        });
+        managed.flatten().collect()
     }
 
     pub fn encode(&self) -> Result<Vec<u8>> {

@@ -1,6 +1,7 @@
 //! The catalog in the warehouse: one file for each of its versions, created only if it is not there. So of two writers
 //! one wins, the other looks again, and nobody sees half a change.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,9 @@ const COMMIT_ATTEMPTS_MAX: usize = 64;
 /// Times that a reader looks for the newest version, where it vanishes before it is read.
 const READ_ATTEMPTS_MAX: usize = 8;
 
+/// Writes that are remembered to be over.
+const SETTLED_MAX: usize = 100_000;
+
 /// What is known of the catalog, and when it was looked up.
 #[derive(Debug, Clone)]
 struct Known {
@@ -36,6 +40,20 @@ pub struct CatalogStore {
     known: RwLock<Known>,
     /// Writers of this process wait for each other; only those of others are raced with.
     writing: Mutex<()>,
+    settled: parking_lot::Mutex<Settled>,
+}
+
+/// Writes that are known to be over, so that their files need no second look, and when each became known.
+#[derive(Debug, Default)]
+struct Settled {
+    writes: HashMap<String, u64>,
+    clock: u64,
+}
+
+/// What is known at a moment.
+pub struct Moment {
+    snapshot: Arc<Snapshot>,
+    clock: u64,
 }
 
 impl CatalogStore {
@@ -44,12 +62,18 @@ impl CatalogStore {
     pub async fn open(warehouse: &Directory) -> Result<Self> {
         let versions = warehouse.child("catalog")?;
         let known = Known { snapshot: read_newest(&versions, None).await?, looked: Instant::now() };
-        Ok(Self { versions, known: RwLock::new(known), writing: Mutex::default() })
+        Ok(Self { versions, known: RwLock::new(known), writing: Mutex::default(), settled: Default::default() })
     }
 
     /// The catalog as it was last seen.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.known.read().snapshot)
+    }
+
+    /// What is known now. Readers ask before they list.
+    pub fn now(&self) -> Moment {
+        let clock = self.settled.lock().clock;
+        Moment { snapshot: self.snapshot(), clock }
     }
 
     /// Looks for changes by other processes, unless that was done less than `age_max` ago.
@@ -99,6 +123,47 @@ impl CatalogStore {
             }
         }
         user_err!("the catalog was changed by others {COMMIT_ATTEMPTS_MAX} times in a row; try again")
+    }
+
+    /// Which of the writes whose files a reader has listed since `before` it must not see: those that were pending.
+    /// `None` when it has to list again, as one may have begun and ended meanwhile; not where this is the `last` time, then
+    /// writes that cannot be told from such ones are hidden.
+    pub async fn hidden_writes(
+        &self,
+        before: &Moment,
+        listed: HashSet<&str>,
+        is_last: bool,
+    ) -> Result<Option<HashSet<String>>> {
+        let unsettled: Vec<&str> = {
+            let settled = self.settled.lock();
+            let was_settled = |write: &str| settled.writes.get(write).is_some_and(|since| *since <= before.clock);
+            listed.into_iter().filter(|write| !was_settled(write)).collect()
+        };
+        if unsettled.is_empty() {
+            return Ok(Some(HashSet::new()));
+        }
+        self.refresh(Duration::ZERO).await?;
+        let after = self.snapshot();
+        let before = &before.snapshot;
+        let is_steady = before.begun == after.begun;
+        if !is_steady && !is_last {
+            return Ok(None);
+        }
+        let is_hidden = |write: &&str| !is_steady || before.is_pending(write) || after.is_pending(write);
+        let (hidden, over): (Vec<&str>, Vec<&str>) = unsettled.into_iter().partition(is_hidden);
+        over.into_iter().for_each(|write| self.settle(write));
+        Ok(Some(hidden.into_iter().map(String::from).collect()))
+    }
+
+    /// To be called when a write is over.
+    pub fn settle(&self, write: &str) {
+        let mut settled = self.settled.lock();
+        if settled.writes.len() >= SETTLED_MAX {
+            settled.writes.clear();
+        }
+        settled.clock += 1;
+        let now = settled.clock;
+        settled.writes.entry(write.to_string()).or_insert(now);
     }
 
     /// Writes a version; `false` where another process has written one of that number.

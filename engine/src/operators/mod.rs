@@ -6,7 +6,9 @@
 mod block_work;
 mod blocks;
 mod collect;
+mod compressed_scan;
 mod partial_wire;
+mod write;
 
 use std::sync::Arc;
 
@@ -24,16 +26,24 @@ pub use block_work::{
 pub(crate) use blocks::compute;
 pub use blocks::{BlocksExec, block_source};
 pub use collect::{CollectExec, CollectSpec, Features};
+pub use compressed_scan::CompressedScanExec;
 pub use partial_wire::{
     decode_centroids, decode_distances, decode_drawn, decode_far_points, decode_moments, decode_partial,
     decode_weights, encode_centroids, encode_drift,
 };
+pub use write::{WriteExec, WriteSpec, write_of, written};
 
 /// What travels of our nodes: everything but the input.
 #[derive(Serialize, Deserialize)]
 enum Node {
     Collect(CollectSpec),
-    Blocks { fit: String, work: BlockWork },
+    Blocks {
+        fit: String,
+        work: BlockWork,
+    },
+    Write(WriteSpec),
+    /// The name of the compression.
+    CompressedScan(String),
 }
 
 /// The wire form of `node` without its input, if it is one of ours.
@@ -42,6 +52,10 @@ pub(crate) fn encode(node: &dyn ExecutionPlan) -> Result<Option<Vec<u8>>> {
         Node::Collect(exec.spec().clone())
     } else if let Some(exec) = node.downcast_ref::<BlocksExec>() {
         Node::Blocks { fit: exec.fit().to_string(), work: exec.work().clone() }
+    } else if let Some(exec) = node.downcast_ref::<WriteExec>() {
+        Node::Write(exec.spec().clone())
+    } else if let Some(exec) = node.downcast_ref::<CompressedScanExec>() {
+        Node::CompressedScan(exec.compression().to_string())
     } else {
         return Ok(None);
     };
@@ -55,5 +69,7 @@ pub(crate) fn decode(blob: &[u8], inputs: &[Arc<dyn ExecutionPlan>]) -> Result<A
     Ok(match serde_json::from_slice(blob).map_err(external)? {
         Node::Collect(spec) => Arc::new(CollectExec::new(spec, Arc::clone(input))),
         Node::Blocks { fit, work } => Arc::new(BlocksExec::new(fit, work, Arc::clone(input))),
+        Node::Write(spec) => Arc::new(WriteExec::new(spec, Arc::clone(input))),
+        Node::CompressedScan(compression) => Arc::new(CompressedScanExec::new(compression.parse()?, Arc::clone(input))),
     })
 }

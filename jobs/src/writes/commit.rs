@@ -1,0 +1,237 @@
+//! How rows get into the files of a table.
+//!
+//! ```text
+//! plan ─► [repartition by directory] ─► WriteExec on executors ─► staged files ─► commit
+//! commit: [hide the write] ─► publish every file ─► [show it]; or put the new table into the catalog
+//! ```
+//!
+//! Nobody sees a part of a write: files are staged until all are complete, and while several are published the catalog
+//! hides them. A task that is tried again stages other files, and only those are published that the job speaks of.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use covey_engine::catalog::{Catalog, Snapshot, WriteTarget};
+use covey_engine::operators::{WriteExec, WriteSpec, written};
+use covey_engine::staging::Staged;
+pub use covey_engine::staging::sweep;
+use covey_engine::storage::{Directory, ObjectStores, is_not_found};
+use covey_engine::threads::aside;
+use covey_engine::{external, user_err};
+use datafusion::common::exec_datafusion_err;
+use datafusion::error::Result;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_expr::expressions::col;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Partitioning};
+use datafusion::prelude::SessionContext;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use url::Url;
+use uuid::Uuid;
+
+use crate::Cluster;
+
+/// Files that are published at once.
+const PUBLISHED_CONCURRENT: usize = 16;
+
+/// A write that is being published for longer has died with its scheduler, and is taken back.
+const PENDING_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// When what a write that failed has staged is removed: at once, and again for tasks that had not heard of its end.
+const SWEEPS: [Duration; 4] =
+    [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(60)];
+
+/// What writes need of the scheduler.
+pub struct Writer<'a> {
+    pub cluster: &'a dyn Cluster,
+    pub session: Arc<SessionContext>,
+    pub catalog: &'a Catalog,
+    pub warehouse: &'a Directory,
+    pub stores: Arc<ObjectStores>,
+}
+
+/// Rows that are in the store and not seen yet.
+pub struct StagedRows {
+    pub write: String,
+    pub directory: Url,
+    pub files: Vec<Staged>,
+    pub rows: u64,
+}
+
+impl Writer<'_> {
+    /// Runs `input` and stages its rows as files of `target`, or as the one `file` of that name.
+    ///
+    /// # Errors
+    /// Those of the query and of the store.
+    pub async fn stage(
+        &self,
+        name: &str,
+        input: LogicalPlan,
+        target: &WriteTarget,
+        file: Option<String>,
+    ) -> Result<StagedRows> {
+        self.stores.uploads(&target.directory)?;
+        self.cluster.require_executors().await?;
+        let write = Uuid::now_v7().simple().to_string();
+        let planning = Arc::clone(&self.session);
+        let plan = aside(async move { planning.state().create_physical_plan(&input).await }).await?;
+        let spec = WriteSpec {
+            write: write.clone(),
+            directory: target.directory.to_string(),
+            file,
+            format: target.format.clone(),
+            extension: target.extension.clone(),
+            options: target.options.clone(),
+            partition_columns: target.partition_columns.iter().map(|c| (c.name.clone(), c.naming)).collect(),
+        };
+        let plan = Arc::new(WriteExec::new(spec.clone(), distributed(plan, &spec)?));
+        let swept = SweepOnDrop { stores: Arc::clone(&self.stores), directory: target.directory.clone(), write };
+        let batches = self.cluster.run(name, Arc::clone(&self.session), plan).await?;
+        let (files, rows) = written(&batches)?;
+        let write = swept.disarm();
+        Ok(StagedRows { write, directory: target.directory.clone(), files, rows })
+    }
+
+    /// Makes staged rows part of a directory that is read already, all at once.
+    ///
+    /// # Errors
+    /// Those of the store. Then nothing is left of them.
+    pub async fn commit(&self, staged: StagedRows) -> Result<u64> {
+        let (catalog, stores, warehouse) = (self.catalog.clone(), Arc::clone(&self.stores), self.warehouse.clone());
+        // Once begun it goes on to its end, also when its client has gone.
+        let committed = tokio::spawn(async move {
+            let rows = staged.rows;
+            let result = commit(&catalog, &stores, &warehouse, &staged).await;
+            if result.is_err() {
+                discard(&stores, &staged.files).await;
+            }
+            let swept = sweep(&stores, &staged.directory, &staged.write).await;
+            if let Err(error) = swept {
+                tracing::warn!(target: "covey", directory = %staged.directory, %error, "files of tasks that failed are left");
+            }
+            result.map(|()| rows)
+        });
+        committed.await.map_err(|e| exec_datafusion_err!("publishing the files failed: {e}"))?
+    }
+}
+
+/// The input of a [`WriteExec`]: all rows of a directory in one task, so that it gets few files.
+fn distributed(plan: Arc<dyn ExecutionPlan>, spec: &WriteSpec) -> Result<Arc<dyn ExecutionPlan>> {
+    let n_partitions = plan.output_partitioning().partition_count();
+    if spec.file.is_some() {
+        return Ok(if n_partitions == 1 { plan } else { Arc::new(CoalescePartitionsExec::new(plan)) });
+    }
+    if spec.partition_columns.is_empty() || n_partitions == 1 {
+        return Ok(plan);
+    }
+    let schema = plan.schema();
+    let keys = spec.partition_columns.iter().map(|(name, _)| col(name, &schema)).collect::<Result<_>>()?;
+    Ok(Arc::new(RepartitionExec::try_new(plan, Partitioning::Hash(keys, n_partitions))?))
+}
+
+async fn commit(catalog: &Catalog, stores: &ObjectStores, warehouse: &Directory, staged: &StagedRows) -> Result<()> {
+    // One file is whole by itself.
+    if staged.files.len() < 2 {
+        publish(stores, &staged.files).await?;
+        catalog.settle(&staged.write);
+        return Ok(());
+    }
+    let log = warehouse.child("writes")?;
+    let manifest = format!("{}.json", staged.write);
+    log.put(&manifest, Bytes::from(serde_json::to_vec(&staged.files).map_err(external)?)).await?;
+    let write = staged.write.as_str();
+    let begin = |snapshot: &mut Snapshot| {
+        snapshot.begin_write(write, unix_ms());
+        Ok(())
+    };
+    catalog.commit(begin).await?;
+    let published = publish(stores, &staged.files).await;
+    if published.is_err() {
+        discard(stores, &staged.files).await;
+    }
+    let was_pending = catalog.commit(|snapshot| Ok(snapshot.end_write(write))).await?;
+    catalog.settle(write);
+    let _ = log.delete(&manifest).await;
+    published?;
+    if !was_pending {
+        return user_err!("publishing the files took so long that another scheduler took the write back; try again");
+    }
+    Ok(())
+}
+
+/// Makes files visible, in any order.
+///
+/// # Errors
+/// Those of the store; some files may be visible then.
+pub async fn publish(stores: &ObjectStores, files: &[Staged]) -> Result<()> {
+    let published = files.iter().map(|file| file.publish(stores).boxed());
+    futures::stream::iter(published.collect::<Vec<_>>()).buffer_unordered(PUBLISHED_CONCURRENT).try_collect().await
+}
+
+/// Removes files, as far as that is possible.
+pub async fn discard(stores: &ObjectStores, files: &[Staged]) {
+    let discarded = files.iter().map(|file| file.discard(stores).boxed());
+    let mut discarded = futures::stream::iter(discarded.collect::<Vec<_>>()).buffer_unordered(PUBLISHED_CONCURRENT);
+    while let Some(result) = discarded.next().await {
+        if let Err(error) = result {
+            tracing::warn!(target: "covey", %error, "a file that was taken back is left in the store");
+        }
+    }
+}
+
+/// Takes back the writes of schedulers that died while they published them.
+///
+/// # Errors
+/// Those of the warehouse.
+pub async fn take_back_old_writes(catalog: &Catalog, warehouse: &Directory, stores: &ObjectStores) -> Result<()> {
+    let log = warehouse.child("writes")?;
+    let before = unix_ms().saturating_sub(PENDING_MAX.as_millis() as u64);
+    for write in catalog.snapshot().pending_since_before(before) {
+        let manifest = format!("{write}.json");
+        match log.get(&manifest).await {
+            Ok(bytes) => discard(stores, &serde_json::from_slice::<Vec<Staged>>(&bytes).map_err(external)?).await,
+            Err(error) if is_not_found(&error) => {}
+            Err(error) => return Err(error),
+        }
+        catalog.commit(|snapshot| Ok(snapshot.end_write(&write))).await?;
+        log.delete(&manifest).await?;
+        tracing::warn!(target: "covey", write, "a write that was not published to its end was taken back");
+    }
+    Ok(())
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+/// Removes what a job has staged when it fails or is cancelled.
+struct SweepOnDrop {
+    stores: Arc<ObjectStores>,
+    directory: Url,
+    write: String,
+}
+
+impl SweepOnDrop {
+    fn disarm(mut self) -> String {
+        std::mem::take(&mut self.write)
+    }
+}
+
+impl Drop for SweepOnDrop {
+    fn drop(&mut self) {
+        if self.write.is_empty() {
+            return;
+        }
+        let (stores, directory, write) = (Arc::clone(&self.stores), self.directory.clone(), self.write.clone());
+        tokio::spawn(async move {
+            for pause in SWEEPS {
+                tokio::time::sleep(pause).await;
+                if let Err(error) = sweep(&stores, &directory, &write).await {
+                    tracing::warn!(target: "covey", %directory, %error, "files of a write that failed are left");
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,116 @@
+//! Whether a job that had to repeat work read each row once.
+//!
+//! When an executor is lost, Ballista repeats stages that were under way from their beginning. It keeps the places of
+//! what their tasks had already given, beside those of the repetition, so that the next stage, or the client, would read
+//! such rows twice. Here the places are held against the tasks that count.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ballista_core::JobId;
+use ballista_core::serde::protobuf::task_status::Status;
+use ballista_core::serde::protobuf::{self, SuccessfulTask};
+use ballista_core::serde::scheduler::PartitionLocation;
+use ballista_scheduler::cluster::JobState;
+use ballista_scheduler::state::execution_graph::ExecutionGraph;
+use ballista_scheduler::state::execution_stage::{ExecutionStage, TaskInfo};
+use parking_lot::Mutex;
+
+/// Ballista tells of a job's end a moment before it can be asked for the job.
+const GRAPH_WAITS_MAX: usize = 100;
+const GRAPH_PAUSE: Duration = Duration::from_millis(10);
+
+/// Jobs that are remembered: more than a scheduler loses in all its life.
+const REMEMBERED_MAX: usize = 100_000;
+
+/// The jobs that repeated a stage.
+#[derive(Clone)]
+pub struct Rollbacks {
+    jobs: Arc<dyn JobState>,
+    repeated: Arc<Mutex<HashSet<JobId>>>,
+}
+
+impl Rollbacks {
+    pub fn new(jobs: Arc<dyn JobState>) -> Self {
+        Self { jobs, repeated: Arc::default() }
+    }
+
+    /// Looks whether a job that runs repeats a stage.
+    pub fn watch(&self, job: &JobId, graph: &dyn ExecutionGraph) {
+        let repeats = graph.stages().values().any(|stage| match stage {
+            ExecutionStage::UnResolved(stage) => stage.stage_attempt_num > 0,
+            ExecutionStage::Resolved(stage) => stage.stage_attempt_num > 0,
+            ExecutionStage::Running(stage) => stage.stage_attempt_num > 0,
+            _ => false,
+        });
+        let mut repeated = self.repeated.lock();
+        if repeats && repeated.len() < REMEMBERED_MAX {
+            repeated.insert(job.clone());
+        }
+    }
+
+    /// Whether a job that has ended read each row once.
+    pub async fn read_once(&self, job: &JobId) -> bool {
+        if !self.repeated.lock().remove(job) {
+            return true;
+        }
+        for _ in 0..GRAPH_WAITS_MAX {
+            if let Ok(Some(graph)) = self.jobs.get_execution_graph(job).await {
+                return is_read_once(graph.as_ref());
+            }
+            tokio::time::sleep(GRAPH_PAUSE).await;
+        }
+        false
+    }
+}
+
+/// Whether every stage read what the tasks that count gave, and that once.
+fn is_read_once(graph: &dyn ExecutionGraph) -> bool {
+    graph.stages().values().all(|stage| {
+        let ExecutionStage::Successful(stage) = stage else { return false };
+        stage.inputs.iter().all(|(input, output)| {
+            let tasks = graph.stages().get(input).and_then(ExecutionStage::task_infos).unwrap_or_default();
+            let mut seen = HashSet::new();
+            output.partition_locations.values().flatten().all(|location| {
+                let place = (location.partition_id.partition_id, location.map_partition_id);
+                seen.insert(place) && counts(tasks, location)
+            })
+        })
+    })
+}
+
+fn counts(tasks: &[TaskInfo], location: &PartitionLocation) -> bool {
+    let task = tasks.get(location.map_partition_id).map(|task| &task.task_status);
+    matches!(task, Some(Status::Successful(SuccessfulTask { executor_id, .. })) if *executor_id == location.executor_meta.id)
+}
+
+/// The places of a job's rows: of each partition that which was told last, since a repetition comes after.
+pub fn latest(locations: Vec<protobuf::PartitionLocation>) -> Vec<protobuf::PartitionLocation> {
+    let mut seen = HashSet::new();
+    let partition = |location: &protobuf::PartitionLocation| location.partition_id.as_ref().map(|id| id.partition_id);
+    let mut latest: Vec<_> = locations.into_iter().rev().filter(|location| seen.insert(partition(location))).collect();
+    latest.reverse();
+    latest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a partition that was made twice is read from where it was made last, and the order stays.
+    #[test]
+    fn later_places_count() {
+        let location = |partition_id, task| protobuf::PartitionLocation {
+            partition_id: Some(protobuf::PartitionId { partition_id, ..Default::default() }),
+            file_id: Some(task),
+            ..Default::default()
+        };
+        let told = vec![location(0, 0), location(1, 1), location(2, 2), location(1, 3)];
+        let places: Vec<_> = latest(told)
+            .iter()
+            .map(|location| (location.partition_id.as_ref().unwrap().partition_id, location.file_id.unwrap()))
+            .collect();
+        assert_eq!(places, [(0, 0), (2, 2), (1, 3)]);
+    }
+}

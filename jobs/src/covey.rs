@@ -24,7 +24,7 @@ use crate::fit::{FitContext, FitHub, create_model, explain_fit, feature_names};
 use crate::functions::{SystemTable, register};
 use crate::results::{count_schema, created_model, listed_models, result_schema};
 use crate::statements::{ClusterStatement, CreateModel, Recluster, check_depth, parse, parse_query, quote_cluster};
-use crate::writes::{Writer, sweep_tables, take_back_old_writes, take_partitioned_by, write};
+use crate::writes::{Writer, name_columns, sweep_tables, take_back_old_writes, take_partitioned_by, write};
 use crate::{Cluster, bind_models, evaluate};
 
 /// What every session of one scheduler shares.
@@ -102,6 +102,7 @@ impl Covey {
             let state = session.state();
             let mut statement = state.sql_to_statement(sql, &state.config().options().sql_parser.dialect)?;
             let partitioned_by = take_partitioned_by(&mut statement)?;
+            name_columns(session, &mut statement).await?;
             let plan = state.statement_to_plan(statement).await?;
             return place(self.bind(plan).await?, partitioned_by);
         };

@@ -2,6 +2,7 @@
 
 mod commit;
 mod managed;
+mod statement;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -20,9 +21,6 @@ use datafusion::error::Result;
 use datafusion::logical_expr::dml::CopyTo;
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{CreateMemoryTable, DdlStatement, DmlStatement, LogicalPlan, WriteOp};
-use datafusion::sql::parser::Statement;
-use datafusion::sql::planner::IdentNormalizer;
-use datafusion::sql::sqlparser::ast::{self, HiveDistributionStyle};
 
 use crate::covey::without_dictionaries;
 use crate::definitions::{check_names, put, resolve};
@@ -30,6 +28,7 @@ use commit::{StagedRows, publish};
 pub use commit::{Writer, take_back_old_writes};
 use managed::new_directory;
 pub use managed::{remove_files, sweep_tables};
+pub use statement::{name_columns, take_partitioned_by};
 
 /// Runs a statement that writes; the rows that were written. A table that is created gets directories of the columns
 /// `partitioned_by`.
@@ -45,20 +44,6 @@ pub async fn write(writer: &Writer<'_>, plan: LogicalPlan, partitioned_by: &[Str
         }
         other => user_err!("the statement writes nothing: {}", other.display()),
     }
-}
-
-/// Takes `PARTITIONED BY` out of a CREATE TABLE AS: DataFusion plans the rest.
-///
-/// # Errors
-/// When it is no list of names.
-pub fn take_partitioned_by(statement: &mut Statement) -> Result<Vec<String>> {
-    let Statement::Statement(statement) = statement else { return Ok(vec![]) };
-    let ast::Statement::CreateTable(create) = statement.as_mut() else { return Ok(vec![]) };
-    let HiveDistributionStyle::PARTITIONED { columns } = &create.hive_distribution else { return Ok(vec![]) };
-    let names = columns.iter().map(|column| column.name.clone());
-    let names: Vec<String> = names.map(|name| IdentNormalizer::default().normalize(name)).collect();
-    create.hive_distribution = HiveDistributionStyle::NONE;
-    Ok(names)
 }
 
 async fn insert(writer: &Writer<'_>, statement: DmlStatement) -> Result<u64> {

@@ -1,6 +1,6 @@
 //! A lake and a warehouse in an object store: a real S3 server, SeaweedFS from PyPI.
 
-use covey_tests::{S3, Sandbox, cell, cells, covey_command, project};
+use covey_tests::{Requests, S3, Sandbox, cell, cells, covey_command, project};
 
 use crate::create_model;
 
@@ -41,4 +41,47 @@ async fn lake_and_warehouse_in_s3() {
     assert_eq!(cell(&sandbox.sql("SELECT count(*) > 0 FROM collected").await), "true");
     let nowhere = sandbox.error(&table("nowhere", "s3://no-such-bucket/lake")).await;
     assert!(nowhere.contains("no-such-bucket"), "{nowhere}");
+}
+
+/// Goal: a query by date lists its days and nothing else, across the end of a month and whatever it is asked with, and
+/// whole months at once. Method: count the LIST requests on their way to the store.
+#[tokio::test]
+async fn only_the_days_asked_for_are_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let s3 = S3::start(folder.path()).await;
+    s3.upload(&project().join("samples/processes"));
+    let requests = Requests::to(&s3.endpoint).await;
+    let warehouse = folder.path().join("warehouse").display().to_string();
+    let sandbox = Sandbox::start_at(folder, &warehouse, &S3::environment(&requests.endpoint), 1, 2).await;
+    let partitioned = "STORED AS PARQUET PARTITIONED BY (year, month, day) LOCATION 's3a://lake/processes'";
+    sandbox.sql(&format!("CREATE EXTERNAL TABLE lake {partitioned}")).await;
+    sandbox.sql(&format!("CREATE EXTERNAL TABLE mixed {partitioned} OPTIONS ('directory_names' 'mixed')")).await;
+    let local = project().join("samples/processes").display().to_string();
+    sandbox
+        .sql(&format!(
+            "CREATE EXTERNAL TABLE local STORED AS PARQUET PARTITIONED BY (year, month, day) LOCATION '{local}'"
+        ))
+        .await;
+    let week = "make_date(year, month, day) BETWEEN DATE '2019-07-28' AND DATE '2019-08-03'";
+    for (filter, lists) in [
+        (week, 7),
+        ("date BETWEEN '2019-07-28' AND '2019-08-03'", 7),
+        ("date >= '2019-07-30' AND date < '2019-09-03'", 5),
+        ("year = 2019 AND month = 8", 1),
+        ("year = 2019 AND month IN (7, 8) AND day = 1", 2),
+        ("month = 8 AND day = 1", 2),
+        ("date = '2019-07-04' OR date = '2018-07-04'", 2),
+        ("date >= '2019-08-30'", 7),
+        ("date > '2019-08-03' AND date < '2019-08-01'", 0),
+        ("true", 2),
+    ] {
+        let count = |table: &str| {
+            format!("SELECT count(*), min(date), max(date), count(DISTINCT date) FROM {table} WHERE {filter}")
+        };
+        let before = requests.count("GET", "list-type=2");
+        let from_store = cells(&sandbox.sql(&count("lake")).await);
+        assert_eq!(requests.count("GET", "list-type=2") - before, lists, "{filter}");
+        assert_eq!(from_store, cells(&sandbox.sql(&count("local")).await), "{filter}");
+        assert_eq!(from_store, cells(&sandbox.sql(&count("mixed")).await), "{filter}");
+    }
 }

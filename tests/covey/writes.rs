@@ -55,14 +55,16 @@ async fn rows_go_where_they_belong() {
     let more = "INSERT INTO by_day (day, month, year, process_command) \
                 VALUES (8, 7, 2019, 'a'), (8, 7, 2019, NULL), (1, 12, 2020, 'b'), (1, NULL, 2020, 'c')";
     assert_eq!(cell(&sandbox.sql(more).await), "4");
+    let made = sandbox.error("INSERT INTO by_day (day, date) VALUES (1, DATE '2019-07-01')").await;
+    assert!(made.contains("\"date\" is made of the partition columns"), "{made}");
     let eighth = sandbox.sql("SELECT * FROM by_day WHERE day = 8 OR year = 2020 ORDER BY process_command").await;
     assert_eq!(
         cells(&eighth),
         [
-            ["", "a", "2019", "7", "8"],
-            ["", "b", "2020", "12", "1"],
-            ["", "c", "2020", "", "1"],
-            ["", "", "2019", "7", "8"]
+            ["", "a", "2019", "7", "8", "2019-07-08"],
+            ["", "b", "2020", "12", "1", "2020-12-01"],
+            ["", "c", "2020", "", "1", ""],
+            ["", "", "2019", "7", "8", "2019-07-08"]
         ]
     );
 

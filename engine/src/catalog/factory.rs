@@ -20,14 +20,17 @@ use datafusion::logical_expr::{CreateExternalTable, Expr};
 use super::LakeTable;
 use super::entry::{PartitionEntry, SortEntry, TableEntry, columns_of, schema_of};
 use super::lake_table::WriteTarget;
-use super::lake_table::{named_partitions, probe};
 use super::layout::{Naming, PartitionColumn, infer_type, value_text};
+use super::probe::{named_partitions, probe};
 use super::store::CatalogStore;
 use crate::storage::directory_url;
 use crate::user_err;
 
 /// Files of the newest directory whose schemas are merged when a table is created without columns.
 const SCHEMA_FILES_MAX: usize = 4;
+
+/// The option that says whether directories are named in one way, so that those of a date are known, or in several.
+const DIRECTORY_NAMES: &str = "directory_names";
 
 /// What `STORED AS` takes.
 const FORMATS: [&str; 4] = ["PARQUET", "CSV", "JSON", "ARROW"];
@@ -39,6 +42,9 @@ const FORMATS: [&str; 4] = ["PARQUET", "CSV", "JSON", "ARROW"];
 /// When the table asks for what there is not, or its columns cannot be found out.
 pub async fn describe(state: &SessionState, cmd: &CreateExternalTable) -> Result<TableEntry> {
     check(cmd)?;
+    let mut cmd = cmd.clone();
+    let is_mixed = take_directory_names(&mut cmd)?;
+    let cmd = &cmd;
     let mut entry = TableEntry {
         locations: absolute(&cmd.locations)?,
         format: cmd.file_type.to_uppercase(),
@@ -53,7 +59,10 @@ pub async fn describe(state: &SessionState, cmd: &CreateExternalTable) -> Result
         let table = ListingTableFactory::new().create(state, cmd).await?;
         entry.columns = columns_of(&table.schema())?;
     } else {
-        let (partition_columns, file_schema) = learn(state, cmd).await?;
+        let (mut partition_columns, file_schema) = learn(state, cmd).await?;
+        if is_mixed {
+            partition_columns.iter_mut().for_each(|column| column.naming.is_regular = false);
+        }
         entry.partition_columns = partition_columns.iter().map(PartitionEntry::try_new).collect::<Result<_>>()?;
         entry.columns = columns_of(&file_schema)?;
     }
@@ -130,6 +139,20 @@ fn check(cmd: &CreateExternalTable) -> Result<()> {
     match refused.into_iter().find(|(is_asked, _)| *is_asked) {
         Some((_, what)) => user_err!("table {}: tables have no {what}; leave it out", cmd.name),
         None => Ok(()),
+    }
+}
+
+/// Takes our own option out of the table's: whether its directories are named in several ways.
+///
+/// # Errors
+/// When it has a value that it does not take.
+fn take_directory_names(cmd: &mut CreateExternalTable) -> Result<bool> {
+    let names = [DIRECTORY_NAMES.to_string(), format!("format.{DIRECTORY_NAMES}")];
+    let Some(value) = names.iter().find_map(|name| cmd.options.remove(name)) else { return Ok(false) };
+    match value.to_lowercase().as_str() {
+        "mixed" => Ok(true),
+        "regular" => Ok(false),
+        _ => user_err!("table {}: {DIRECTORY_NAMES:?} is 'regular' or 'mixed', not {value:?}", cmd.name),
     }
 }
 

@@ -21,6 +21,13 @@ pub struct Naming {
     pub with_name: bool,
     /// Digits that numbers are padded to with zeros.
     pub digits: usize,
+    /// Whether all directories are known to be named so.
+    #[serde(default = "yes")]
+    pub is_regular: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl PartitionColumn {
@@ -114,7 +121,7 @@ fn digit_counts<'a>(column: &'a str, directories: &'a [String]) -> impl Iterator
 impl Naming {
     /// That of a column without directories.
     pub fn of_new(column: &str) -> Self {
-        Self { with_name: true, digits: calendar_digits(column).unwrap_or(0) }
+        Self { with_name: true, digits: calendar_digits(column).unwrap_or(0), is_regular: true }
     }
 
     /// Those of columns whose directories have these names, level by level: a zero in front tells how far the numbers of
@@ -130,9 +137,20 @@ impl Naming {
             let digits = padded.unwrap_or(if is_bare { 0 } else { calendar_digits(column).unwrap_or(0) });
             // Where a level is still empty it will be as the one above.
             let newest = names.last().or_else(|| directories.iter().filter_map(|names| names.last()).next_back());
-            Self { with_name: newest.is_none_or(|name| name.contains('=')), digits }
+            let naming = Self { with_name: newest.is_none_or(|name| name.contains('=')), digits, is_regular: true };
+            let is_regular = !names.is_empty() && names.iter().all(|name| naming.is_name(column, name));
+            Self { is_regular, ..naming }
         };
         levels().map(naming).collect()
+    }
+
+    /// Whether a directory of numbers is named so.
+    fn is_name(self, column: &str, name: &str) -> bool {
+        let Some(text) = value_text(column, name) else { return true };
+        match text.parse::<i64>() {
+            Ok(number) => self.directory(column, Some(&number.to_string())) == name,
+            Err(_) => true,
+        }
     }
 
     /// The directory of a value, which is NULL where there is no text.

@@ -3,20 +3,23 @@
 //! ```text
 //! statement ─► entry ─► snapshot ─► store (the warehouse)
 //!                          │
-//! query ─► provider ◄──────┘ ─► lake_table (layout) or DataFusion's listing table
+//! query ─► provider ◄──────┘ ─► lake_table ─► listing (layout, calendar), or DataFusion's listing table
 //! ```
 //!
 //! The directories of a lake are partitions: `year=2019/month=08/day=13` or plain `2019/08/13`.
 //!
 //! DataFusion's own listing table lists every file of such a lake, prunes while listing on `=` only, misses
-//! `month=08` for `month = 8`, and does not know plain directories. Here the directories are walked level by
-//! level; at each level the filters that can be decided by now are, and only what survives is listed.
+//! `month=08` for `month = 8`, and does not know plain directories. Here a day is known by its name, and at other
+//! levels the filters that can be decided by now are: only what survives is listed.
 
 mod broken_view;
+mod calendar;
 mod entry;
 mod factory;
 mod lake_table;
 mod layout;
+mod listing;
+mod probe;
 mod provider;
 mod snapshot;
 mod store;

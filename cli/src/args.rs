@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use covey_engine::failure::plain_text;
+use covey_engine::settings::Settings;
 
 use crate::plot::Picture;
 
@@ -87,23 +89,19 @@ pub struct Connection {
     pub storage: Storage,
 }
 
-/// Object stores; more is read from the usual AWS_* variables.
+/// Object stores; where the settings are silent the usual AWS_* variables are read.
 #[derive(Debug, Clone, Args)]
 pub struct Storage {
-    /// The endpoint of an S3-style store, such as http://ceph:7480.
-    #[arg(long, env = "COVEY_S3_ENDPOINT")]
-    pub s3_endpoint: Option<String>,
-    /// The region of an S3-style store.
-    #[arg(long, env = "COVEY_S3_REGION")]
-    pub s3_region: Option<String>,
+    /// The settings of object stores, see docs/stores.md; else covey.toml in the working directory.
+    #[arg(long, env = "COVEY_CONFIG")]
+    pub config: Option<PathBuf>,
 }
 
 impl Storage {
-    pub fn config(&self) -> covey_engine::storage::StorageConfig {
-        covey_engine::storage::StorageConfig {
-            s3_endpoint: self.s3_endpoint.clone(),
-            s3_region: self.s3_region.clone(),
-        }
+    /// # Errors
+    /// When the settings cannot be read.
+    pub fn settings(&self) -> Result<Settings, String> {
+        Settings::read(self.config.as_deref()).map_err(|e| plain_text(&e))
     }
 }
 

@@ -4,11 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use covey_engine::storage::{Directory, ObjectStores, StorageConfig, directory_url};
+use covey_engine::storage::{Directory, ObjectStores, directory_url};
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::parquet::arrow::ArrowWriter;
 use uuid::Uuid;
+
+use crate::args::Storage;
 
 /// Longest command line that is kept, in bytes: some carry whole class paths.
 const COMMAND_BYTES_MAX: usize = 64 << 10;
@@ -17,7 +19,8 @@ const COMMAND_BYTES_MAX: usize = 64 << 10;
 ///
 /// # Errors
 /// When /proc cannot be read or the lake not be written.
-pub async fn collect(lake: &str, storage: StorageConfig) -> Result<String, String> {
+pub async fn collect(lake: &str, storage: &Storage) -> Result<String, String> {
+    let settings = storage.settings()?;
     let commands = commands(Path::new("/proc")).map_err(|e| format!("cannot read the processes of this host: {e}"))?;
     let upload = Uuid::new_v4();
     let today = chrono::Utc::now().date_naive().format("year=%Y/month=%m/day=%d");
@@ -25,7 +28,7 @@ pub async fn collect(lake: &str, storage: StorageConfig) -> Result<String, Strin
     let parquet = parquet(&commands, &upload.to_string(), &system_id().to_string()).map_err(|e| e.to_string())?;
     let url = directory_url(lake).map_err(|e| e.to_string())?;
     let written = async {
-        let directory = Directory::open(&ObjectStores::new(storage), &url)?;
+        let directory = Directory::open(&ObjectStores::new(settings), &url)?;
         directory.put(&name, parquet.into()).await?;
         directory.url_of(&name)
     };

@@ -51,7 +51,7 @@ impl Embedded {
             external_host: None,
             warehouse: connection.warehouse.clone(),
             partitions: connection.partitions.max(1),
-            storage: connection.storage.config(),
+            settings: connection.storage.settings()?,
         };
         let scheduler = covey_scheduler::bind(config).await.map_err(|e| e.strip_backtrace())?;
         let address = scheduler.address();
@@ -61,7 +61,7 @@ impl Embedded {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let vcores = connection.vcores.unwrap_or(cores / connection.executors.max(1)).max(1);
         for _ in 0..connection.executors {
-            let config = ExecutorConfig::local(address.port(), vcores, connection.storage.config());
+            let config = ExecutorConfig::local(address.port(), vcores, connection.storage.settings()?);
             let stopped = executors.stopped();
             executors.running.spawn(report("executor", covey_executor::serve(config, stopped)));
         }

@@ -81,7 +81,7 @@ pub async fn main() -> ExitCode {
             with_session(&connection, &display, async |session| plot(session, picture, &model, out.as_deref()).await)
                 .await
         }
-        Command::Collect { to, storage } => match collect(&to, storage.config()).await {
+        Command::Collect { to, storage } => match collect(&to, &storage).await {
             Ok(written) => {
                 println!("{written}");
                 Ok(())

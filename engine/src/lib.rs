@@ -13,6 +13,7 @@ pub mod operators;
 pub mod recent;
 mod rules;
 pub mod session;
+pub mod settings;
 pub mod signals;
 pub mod staging;
 pub mod storage;

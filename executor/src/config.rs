@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use covey_engine::block_cache::{BLOCK_CACHE_BYTES_DEFAULT, BLOCK_SPILL_BYTES_DEFAULT};
-use covey_engine::storage::StorageConfig;
+use covey_engine::failure::plain_text;
+use covey_engine::settings::Settings;
 
 /// An executor of a Covey cluster: runs the tasks that the scheduler sends, and serves their results to other
 /// executors. Start as many as there are machines; they find each other through the scheduler.
@@ -46,12 +47,9 @@ pub struct ExecutorArgs {
     /// Where intermediate results are kept; a temporary directory where not given.
     #[arg(long)]
     pub work_dir: Option<PathBuf>,
-    /// The endpoint of an S3-style store, such as http://ceph:7480.
-    #[arg(long, env = "COVEY_S3_ENDPOINT")]
-    pub s3_endpoint: Option<String>,
-    /// The region of an S3-style store.
-    #[arg(long, env = "COVEY_S3_REGION")]
-    pub s3_region: Option<String>,
+    /// The settings of object stores, see docs/stores.md; else covey.toml in the working directory.
+    #[arg(long, env = "COVEY_CONFIG")]
+    pub config: Option<PathBuf>,
     /// What is logged to standard error, as in RUST_LOG.
     #[arg(long, env = "RUST_LOG", default_value = "warn,covey=info")]
     pub log: String,
@@ -71,12 +69,12 @@ pub struct ExecutorConfig {
     pub block_cache_bytes: usize,
     pub block_spill_bytes: u64,
     pub work_dir: Option<PathBuf>,
-    pub storage: StorageConfig,
+    pub settings: Settings,
 }
 
 impl ExecutorConfig {
     /// An executor on loopback with everything else as it is by default.
-    pub fn local(scheduler_port: u16, vcores: usize, storage: StorageConfig) -> Self {
+    pub fn local(scheduler_port: u16, vcores: usize, settings: Settings) -> Self {
         Self {
             scheduler_host: "127.0.0.1".into(),
             scheduler_port,
@@ -89,7 +87,7 @@ impl ExecutorConfig {
             block_cache_bytes: BLOCK_CACHE_BYTES_DEFAULT,
             block_spill_bytes: BLOCK_SPILL_BYTES_DEFAULT,
             work_dir: None,
-            storage,
+            settings,
         }
     }
 }
@@ -117,7 +115,7 @@ impl TryFrom<ExecutorArgs> for ExecutorConfig {
             block_cache_bytes: args.block_cache_bytes,
             block_spill_bytes: args.block_spill_bytes,
             work_dir: args.work_dir,
-            storage: StorageConfig { s3_endpoint: args.s3_endpoint, s3_region: args.s3_region },
+            settings: Settings::read(args.config.as_deref()).map_err(|e| plain_text(&e))?,
         })
     }
 }

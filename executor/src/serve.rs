@@ -285,7 +285,7 @@ fn build(
     work_dir: &Path,
     coordinator: Arc<FlightCoordinator>,
 ) -> Result<(Arc<Executor>, Codec)> {
-    let stores = Arc::new(ObjectStores::new(config.storage.clone()));
+    let stores = Arc::new(ObjectStores::new(config.settings.clone()));
     let models = Arc::new(ModelCache::new(stores.clone()));
     let codec = Arc::new(CoveyPhysicalCodec::new(Arc::clone(&models)));
     let memory_bytes = config.memory_bytes.unwrap_or_else(|| machine_memory_bytes() / 2) as usize;

@@ -10,7 +10,7 @@ use covey_engine::session::CATALOG;
 use covey_engine::storage::{Directory, ObjectStores};
 use covey_engine::user_err;
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::Column;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
@@ -25,7 +25,7 @@ use crate::functions::{SystemTable, register};
 use crate::results::{count_schema, created_model, listed_models, result_schema};
 use crate::statements::{ClusterStatement, CreateModel, Recluster, check_depth, parse, parse_query, quote_cluster};
 use crate::writes::{Writer, name_columns, sweep_tables, take_back_old_writes, take_partitioned_by, write};
-use crate::{Cluster, bind_models, evaluate};
+use crate::{Cluster, bind_models, evaluate, parameters};
 
 /// What every session of one scheduler shares.
 pub struct Covey {
@@ -50,6 +50,8 @@ pub enum Prepared {
     Distributed(LogicalPlan),
     /// Writes rows on executors; a table that is created gets directories of the columns `partitioned_by`.
     Write { plan: LogicalPlan, partitioned_by: Vec<String> },
+    /// Can be run when values are bound to its parameters.
+    Parameterized { plan: LogicalPlan, partitioned_by: Vec<String> },
 }
 
 impl Prepared {
@@ -59,6 +61,30 @@ impl Prepared {
             Self::Ours { statement, .. } => result_schema(statement),
             Self::Local(plan) | Self::Distributed(plan) => Arc::clone(plan.schema().inner()),
             Self::Write { .. } => count_schema(),
+            Self::Parameterized { plan, .. } if is_write(plan) => count_schema(),
+            Self::Parameterized { plan, .. } => Arc::clone(plan.schema().inner()),
+        }
+    }
+
+    /// The parameters of the statement, with the types that they should have.
+    pub fn parameters(&self) -> Result<Schema> {
+        match self {
+            Self::Parameterized { plan, .. } => parameters::schema_of(plan),
+            _ => Ok(Schema::empty()),
+        }
+    }
+
+    /// The statement with these values in the place of its parameters.
+    ///
+    /// # Errors
+    /// When they do not fit.
+    pub fn with_parameters(&self, rows: &[RecordBatch]) -> Result<Self> {
+        match self {
+            Self::Parameterized { plan, partitioned_by } => {
+                place(parameters::bind(plan, rows)?, partitioned_by.clone())
+            }
+            _ if rows.iter().all(|rows| rows.num_rows() == 0 || rows.num_columns() == 0) => Ok(self.clone()),
+            _ => user_err!("values are bound to a statement that has no parameters"),
         }
     }
 }
@@ -103,8 +129,13 @@ impl Covey {
             let mut statement = state.sql_to_statement(sql, &state.config().options().sql_parser.dialect)?;
             let partitioned_by = take_partitioned_by(&mut statement)?;
             name_columns(session, &mut statement).await?;
+            parameters::number(&mut statement)?;
             let plan = state.statement_to_plan(statement).await?;
-            return place(self.bind(plan).await?, partitioned_by);
+            let plan = self.bind(plan).await?;
+            return match plan.get_parameter_names()?.is_empty() {
+                true => place(plan, partitioned_by),
+                false => Ok(Prepared::Parameterized { plan, partitioned_by }),
+            };
         };
         let query = match &mut statement {
             ClusterStatement::CreateModel(create) | ClusterStatement::ExplainCreateModel(create) => {
@@ -314,7 +345,6 @@ impl Covey {
 
 /// Where a plan runs.
 fn place(plan: LogicalPlan, partitioned_by: Vec<String>) -> Result<Prepared> {
-    refuse_parameters(&plan)?;
     refuse_recursion(&plan)?;
     if is_write(&plan) {
         return Ok(Prepared::Write { plan, partitioned_by });
@@ -380,13 +410,6 @@ fn refuse_recursion(plan: &LogicalPlan) -> Result<()> {
         _ => Ok(TreeNodeRecursion::Continue),
     })?;
     Ok(())
-}
-
-fn refuse_parameters(plan: &LogicalPlan) -> Result<()> {
-    match plan.get_parameter_names()?.into_iter().min() {
-        Some(name) => user_err!("the statement has the parameter {name}: covey binds none, write the value into it"),
-        None => Ok(()),
-    }
 }
 
 fn is_write(plan: &LogicalPlan) -> bool {

@@ -20,6 +20,7 @@ mod definitions;
 mod evaluate;
 mod fit;
 mod functions;
+mod parameters;
 mod results;
 mod statements;
 mod writes;

@@ -1,14 +1,17 @@
 //! What a scheduler can be told.
 
+use std::path::PathBuf;
+
 use clap::Parser;
 use covey_engine::session::PARTITIONS_DEFAULT;
-use covey_engine::storage::StorageConfig;
+use covey_engine::settings::Settings;
+use datafusion::error::{DataFusionError, Result};
 
 /// The scheduler of a Covey cluster: takes SQL over Arrow Flight SQL, plans it, and runs it on the executors that
 /// have registered. Clients and executors use the same one port.
 ///
-/// Object stores are configured by the usual AWS_* variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-/// AWS_ENDPOINT_URL, AWS_REGION, ...) of this process. There is no authentication yet: keep the port inside a
+/// Object stores are configured by covey.toml or the usual AWS_* variables (AWS_ACCESS_KEY_ID,
+/// AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION, ...) of this process. There is no authentication yet: keep the port inside a
 /// trusted network.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "covey-scheduler", version)]
@@ -29,12 +32,9 @@ pub struct SchedulerArgs {
     /// Partitions of a stage where nothing else decides; twice the cores of the cluster is a good choice.
     #[arg(long, default_value_t = PARTITIONS_DEFAULT)]
     pub partitions: usize,
-    /// The endpoint of an S3-style store, such as http://ceph:7480.
-    #[arg(long, env = "COVEY_S3_ENDPOINT")]
-    pub s3_endpoint: Option<String>,
-    /// The region of an S3-style store.
-    #[arg(long, env = "COVEY_S3_REGION")]
-    pub s3_region: Option<String>,
+    /// The settings of object stores, see docs/stores.md; else covey.toml in the working directory.
+    #[arg(long, env = "COVEY_CONFIG")]
+    pub config: Option<PathBuf>,
     /// What is logged to standard error, as in RUST_LOG.
     #[arg(long, env = "RUST_LOG", default_value = "warn,covey=info")]
     pub log: String,
@@ -48,18 +48,20 @@ pub struct SchedulerConfig {
     pub external_host: Option<String>,
     pub warehouse: String,
     pub partitions: usize,
-    pub storage: StorageConfig,
+    pub settings: Settings,
 }
 
-impl From<SchedulerArgs> for SchedulerConfig {
-    fn from(args: SchedulerArgs) -> Self {
-        Self {
+impl TryFrom<SchedulerArgs> for SchedulerConfig {
+    type Error = DataFusionError;
+
+    fn try_from(args: SchedulerArgs) -> Result<Self> {
+        Ok(Self {
             bind_host: args.bind_host,
             port: args.port,
             external_host: args.external_host,
             warehouse: args.warehouse,
             partitions: args.partitions.max(1),
-            storage: StorageConfig { s3_endpoint: args.s3_endpoint, s3_region: args.s3_region },
-        }
+            settings: Settings::read(args.config.as_deref())?,
+        })
     }
 }

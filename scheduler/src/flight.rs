@@ -7,14 +7,16 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::encode::FlightDataEncoderBuilder;
+use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::server::{FlightSqlService, PeekableFlightDataStream};
 use arrow_flight::sql::{
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
     Any, CommandGetCatalogs, CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables,
     CommandGetXdbcTypeInfo, CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementQuery,
-    CommandStatementUpdate, ProstMessageExt, SqlInfo, TicketStatementQuery,
+    CommandStatementUpdate, DoPutPreparedStatementResult, ProstMessageExt, SqlInfo, TicketStatementQuery,
 };
 use arrow_flight::{
     Action, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse, IpcMessage,
@@ -56,7 +58,14 @@ type DataStream = Pin<Box<dyn Stream<Item = Result<FlightData, Status>> + Send +
 type ActionStream = <CoveyFlightService as FlightService>::DoActionStream;
 
 /// A statement that a client prepared.
-type Statement = (String, Arc<SessionContext>, Arc<Prepared>);
+#[derive(Clone)]
+struct Statement {
+    sql: String,
+    session: Arc<SessionContext>,
+    prepared: Arc<Prepared>,
+    /// With the values that were bound to its parameters last.
+    bound: Option<Arc<Prepared>>,
+}
 
 /// What became of a statement: where its rows are, and how many it has written.
 struct Outcome {
@@ -169,6 +178,10 @@ impl CoveyFlightService {
                 let batch = counted(written).map_err(status)?;
                 Ok(Outcome { written: written as i64, ..self.keep(batch.schema(), vec![batch]) })
             }
+            Prepared::Parameterized { .. } => {
+                let unbound = prepared.with_parameters(&[]).map(|_| ());
+                Err(covey.start(sql).finish(unbound).map_or_else(status, |()| Status::internal("parameters are bound")))
+            }
         }
     }
 
@@ -187,9 +200,28 @@ impl CoveyFlightService {
     }
 
     fn statement(&self, handle: &[u8]) -> Result<Statement, Status> {
-        let handle = std::str::from_utf8(handle).map_err(|_| unknown_statement())?;
-        self.inner.prepared.get(handle).ok_or_else(unknown_statement)
+        self.inner.prepared.get(text(handle)?).ok_or_else(unknown_statement)
     }
+
+    /// A statement with the values that a client sends for its parameters.
+    async fn bound(&self, handle: &[u8], values: PeekableFlightDataStream) -> Result<Statement, Status> {
+        let mut statement = self.statement(handle)?;
+        if matches!(*statement.prepared, Prepared::Parameterized { .. }) {
+            let values = values.map_err(|status| FlightError::Tonic(Box::new(status)));
+            let rows: Vec<RecordBatch> = FlightRecordBatchStream::new_from_flight_data(values).try_collect().await?;
+            statement.bound = Some(Arc::new(statement.prepared.with_parameters(&rows).map_err(status)?));
+        }
+        Ok(statement)
+    }
+
+    async fn run(&self, statement: Statement) -> Result<Outcome, Status> {
+        let prepared = statement.bound.unwrap_or(statement.prepared);
+        self.execute(&statement.sql, statement.session, &prepared).await
+    }
+}
+
+fn text(handle: &[u8]) -> Result<&str, Status> {
+    std::str::from_utf8(handle).map_err(|_| unknown_statement())
 }
 
 fn unknown_statement() -> Status {
@@ -322,8 +354,7 @@ impl FlightSqlService for CoveyFlightService {
         query: CommandPreparedStatementQuery,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        let (sql, session, prepared) = self.statement(&query.prepared_statement_handle)?;
-        let outcome = self.execute(&sql, session, &prepared).await?;
+        let outcome = self.run(self.statement(&query.prepared_statement_handle)?).await?;
         flight_info(&outcome.schema, outcome.endpoints, request.into_inner())
     }
 
@@ -359,10 +390,21 @@ impl FlightSqlService for CoveyFlightService {
     async fn do_put_prepared_statement_update(
         &self,
         command: CommandPreparedStatementUpdate,
-        _request: Request<PeekableFlightDataStream>,
+        request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
-        let (sql, session, prepared) = self.statement(&command.prepared_statement_handle)?;
-        Ok(self.execute(&sql, session, &prepared).await?.written)
+        let statement = self.bound(&command.prepared_statement_handle, request.into_inner()).await?;
+        Ok(self.run(statement).await?.written)
+    }
+
+    async fn do_put_prepared_statement_query(
+        &self,
+        query: CommandPreparedStatementQuery,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<DoPutPreparedStatementResult, Status> {
+        let handle = query.prepared_statement_handle;
+        let statement = self.bound(&handle, request.into_inner()).await?;
+        self.inner.prepared.replace(text(&handle)?, statement);
+        Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) })
     }
 
     async fn do_action_create_prepared_statement(
@@ -373,11 +415,13 @@ impl FlightSqlService for CoveyFlightService {
         let session = self.session(request.metadata())?;
         let prepared = self.prepare(&session, &query.query).await?;
         let dataset_schema = schema_bytes(&prepared.schema())?;
-        let handle = self.inner.prepared.insert((query.query, session, Arc::new(prepared)));
+        let parameter_schema = schema_bytes(&prepared.parameters().map_err(status)?)?;
+        let statement = Statement { sql: query.query, session, prepared: Arc::new(prepared), bound: None };
+        let handle = self.inner.prepared.insert(statement);
         Ok(ActionCreatePreparedStatementResult {
             prepared_statement_handle: handle.into_bytes().into(),
             dataset_schema,
-            parameter_schema: schema_bytes(&Schema::empty())?,
+            parameter_schema,
         })
     }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use covey_engine::failure::plain_text;
-use covey_scheduler::{SchedulerArgs, bind};
+use covey_scheduler::{SchedulerArgs, SchedulerConfig, bind};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -27,8 +27,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: SchedulerArgs) -> Result<(), String> {
+    let config = SchedulerConfig::try_from(args).map_err(|e| plain_text(&e))?;
     let runtime = covey_engine::threads::runtime().map_err(|e| e.to_string())?;
-    let served = runtime.block_on(async { bind(args.into()).await?.serve(covey_engine::signals::stopped()).await });
+    let served = runtime.block_on(async { bind(config).await?.serve(covey_engine::signals::stopped()).await });
     covey_engine::threads::end(runtime);
     served.map_err(|e| plain_text(&e))
 }

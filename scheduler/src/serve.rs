@@ -78,7 +78,7 @@ impl Bound {
     /// # Errors
     /// When the warehouse cannot be opened or the port fails.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
-        let stores = Arc::new(ObjectStores::new(self.config.storage.clone()));
+        let stores = Arc::new(ObjectStores::new(self.config.settings.clone()));
         let warehouse = open_warehouse(&self.config.warehouse, &stores).await?;
         let cache = Arc::new(ModelCache::new(stores.clone()));
         let codec = Arc::new(CoveyPhysicalCodec::new(Arc::clone(&cache)));

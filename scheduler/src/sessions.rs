@@ -34,6 +34,13 @@ impl<T: Clone> Kept<T> {
         handle
     }
 
+    /// Puts `value` in the place of what was kept, if it still is.
+    pub fn replace(&self, handle: &str, value: T) {
+        if let Some(entry) = self.entries.lock().get_mut(handle) {
+            *entry = (value, Instant::now());
+        }
+    }
+
     pub fn get(&self, handle: &str) -> Option<T> {
         let mut entries = self.entries.lock();
         let (value, used) = entries.get_mut(handle)?;

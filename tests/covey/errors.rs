@@ -40,7 +40,7 @@ async fn mistakes_are_told() {
         ("SELECT nothing FROM processes".into(), "nothing"),
         (format!("SELECT 1{}", " + 1".repeat(100_000)), "chains over 4000"),
         (format!("SELECT g{} FROM (VALUES (1)) AS t(g)", " IS NULL".repeat(100_000)), "chains over 4000"),
-        ("SELECT * FROM processes WHERE day = $1".into(), "the parameter $1"),
+        ("SELECT * FROM processes WHERE day = $1".into(), "1 parameters: bind values"),
         (
             "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 3) SELECT count(*) FROM r".into(),
             "WITH RECURSIVE r",

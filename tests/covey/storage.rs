@@ -1,6 +1,8 @@
-//! A lake and a warehouse in an object store: a real S3 server, SeaweedFS from PyPI.
+//! A lake and a warehouse in object stores: Ceph's own gateway, and SeaweedFS, which starts sooner.
 
-use covey_tests::{Requests, S3, Sandbox, cell, cells, covey_command, project};
+use std::path::Path;
+
+use covey_tests::{Ceph, Requests, S3, Sandbox, cell, cells, covey_command, project, wait_until};
 
 use crate::create_model;
 
@@ -84,4 +86,139 @@ async fn only_the_days_asked_for_are_listed() {
         assert_eq!(from_store, cells(&sandbox.sql(&count("local")).await), "{filter}");
         assert_eq!(from_store, cells(&sandbox.sql(&count("mixed")).await), "{filter}");
     }
+}
+
+/// Settings of one store, and the variable that names their file.
+fn settings(folder: &Path, name: &str, stores: &[(&str, &str, &str)]) -> (&'static str, String) {
+    let store = |(scope, endpoint, secret): &(&str, &str, &str)| {
+        format!(
+            "[[store]]\nscope = '{scope}'\nendpoint = '{endpoint}'\nregion = 'us-east-1'\n\
+             access_key_id = 'testkey'\nsecret_access_key = '{secret}'\nretry_seconds = 5\n"
+        )
+    };
+    let file = folder.join(name);
+    std::fs::write(&file, stores.iter().map(store).collect::<String>()).unwrap();
+    ("COVEY_CONFIG", file.display().to_string())
+}
+
+/// Goal: Ceph holds lake and warehouse, beside a second store with a key of its own: written to, queried, trained on by
+/// three executors, written back, and no key is to be seen anywhere.
+#[tokio::test]
+async fn lake_and_warehouse_in_ceph() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ceph, s3) = (Ceph::start(folder.path()).await, S3::start(folder.path()).await);
+    ceph.make_bucket("insights");
+    let stores = [("s3://insights", ceph.endpoint.as_str(), "testsecret"), ("s3://lake", &s3.endpoint, "testsecret")];
+    let (name, file) = settings(folder.path(), "covey.toml", &stores);
+    let sandbox = Sandbox::start_at(folder, "s3://insights/warehouse", &[(name, &file)], 3, 1).await;
+    let sample = project().join("samples/processes").display().to_string();
+    let table = |name: &str, at: &str| {
+        format!("CREATE EXTERNAL TABLE {name} STORED AS PARQUET PARTITIONED BY (year, month, day) LOCATION '{at}'")
+    };
+    sandbox.sql(&table("sample", &sample)).await;
+    let columns = "attachment_id, system_id, process_command, year, month, day";
+    let n = cell(&sandbox.sql("SELECT count(*) FROM sample").await);
+    for to in ["s3://insights/processes/", "s3a://lake/processes/"] {
+        let copy = format!(
+            "COPY (SELECT {columns} FROM sample) TO '{to}' STORED AS PARQUET PARTITIONED BY (year, month, day)"
+        );
+        assert_eq!(cell(&sandbox.sql(&copy).await), n, "{to}");
+    }
+    sandbox.sql(&table("processes", "s3a://insights/processes/")).await;
+    sandbox.sql(&table("second", "s3://lake/processes/")).await;
+    for one in ["processes", "second"] {
+        let differ =
+            format!("SELECT count(*) FROM (SELECT {columns} FROM sample EXCEPT ALL SELECT {columns} FROM {one})");
+        assert_eq!(cell(&sandbox.sql(&differ).await), "0", "{one}");
+    }
+    let digest = async |statement: &str| cells(&sandbox.sql(statement).await)[0].last().cloned();
+    let from_ceph = digest(&create_model("m", ", strategy 'distributed'")).await;
+    assert_eq!(from_ceph, digest(&create_model("d", "").replace("processes", "sample")).await);
+    assert_eq!(cell(&sandbox.sql("SELECT min(executors) FROM model_iterations('m')").await), "3");
+
+    let labelled = "SELECT process_command, predict('m', process_command) AS cluster, month, day FROM processes";
+    sandbox.sql(&format!("CREATE TABLE labelled PARTITIONED BY (month, day) AS {labelled} WHERE day = 3")).await;
+    sandbox.sql(&format!("INSERT INTO labelled {labelled} WHERE day = 4")).await;
+    let same = format!("SELECT count(*) FROM (({labelled} WHERE day IN (3, 4)) EXCEPT ALL SELECT * FROM labelled)");
+    assert_eq!(cell(&sandbox.sql(&same).await), "0");
+    sandbox.sql("DROP TABLE labelled").await;
+
+    let shown = ["SHOW ALL", "EXPLAIN VERBOSE SELECT count(*) FROM processes", "SHOW CREATE TABLE processes"];
+    for statement in shown {
+        let shown = cells(&sandbox.sql(statement).await).concat().concat();
+        assert!(!shown.contains("testsecret") && !shown.contains("testkey"), "{statement}: {shown}");
+    }
+    for log in ["scheduler.log", "executor-0.log"] {
+        assert!(!sandbox.log(log).contains("testsecret"), "{log}");
+    }
+}
+
+/// Goal: a store that is down for a while, or that refuses every second request, costs time and nothing else.
+#[tokio::test]
+async fn a_store_may_falter() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ceph = Ceph::start(folder.path()).await;
+    ceph.make_bucket("insights");
+    let requests = Requests::to(&ceph.endpoint).await;
+    let (name, file) = settings(folder.path(), "covey.toml", &[("s3://", &requests.endpoint, "testsecret")]);
+    let sandbox = Sandbox::start_at(folder, "s3://insights/warehouse", &[(name, &file)], 2, 1).await;
+    let sample = project().join("samples/processes").display().to_string();
+    let partitioned = "STORED AS PARQUET PARTITIONED BY (year, month, day)";
+    sandbox.sql(&format!("CREATE EXTERNAL TABLE sample {partitioned} LOCATION '{sample}'")).await;
+    requests.refuse_one_of(2);
+    sandbox.sql("CREATE TABLE copy PARTITIONED BY (year, month, day) AS SELECT system_id, process_command, year, month, day FROM sample").await;
+    let count = "SELECT count(*), count(DISTINCT process_command) FROM";
+    let expected = cells(&sandbox.sql(&format!("{count} sample")).await);
+    assert_eq!(cells(&sandbox.sql(&format!("{count} copy")).await), expected);
+    requests.refuse_one_of(0);
+
+    let before = requests.count("GET", ".parquet");
+    let client = sandbox.client().await;
+    let counting = tokio::spawn(async move { client.execute(&format!("{count} copy")).await });
+    wait_until("files are read", async || requests.count("GET", ".parquet") > before + 3).await;
+    ceph.stop_gateway();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    ceph.start_gateway().await;
+    assert_eq!(cells(&counting.await.unwrap().unwrap().batches), expected);
+}
+
+/// Goal: what is wrong with a store is told as what it is.
+#[tokio::test]
+async fn store_errors_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let s3 = S3::start(folder.path()).await;
+    s3.upload(&project().join("samples/processes"));
+    let nobody = "http://127.0.0.1:9";
+    let stores = [
+        ("s3://lake", s3.endpoint.as_str(), "testsecret"),
+        ("s3://wrong", &s3.endpoint, "another"),
+        ("s3://missing", &s3.endpoint, "testsecret"),
+        ("s3://down", nobody, "testsecret"),
+    ];
+    let (name, file) = settings(folder.path(), "covey.toml", &stores);
+    let warehouse = folder.path().join("warehouse").display().to_string();
+    let sandbox = Sandbox::start_at(folder, &warehouse, &[(name, &file)], 1, 1).await;
+    let partitioned = "STORED AS PARQUET PARTITIONED BY (year, month, day) LOCATION";
+    for (bucket, expected) in [
+        ("wrong", "the store refuses the key; check access_key_id"),
+        ("missing", "there is no such bucket"),
+        ("down", "the store does not answer as it should, tried for up to 5 s"),
+    ] {
+        for statement in [
+            format!("CREATE EXTERNAL TABLE t {partitioned} 's3://{bucket}/processes/'"),
+            format!("COPY (SELECT 1 AS a) TO 's3://{bucket}/a.csv'"),
+        ] {
+            // SeaweedFS makes a bucket that is written to.
+            if bucket == "missing" && statement.starts_with("COPY") {
+                continue;
+            }
+            let message = sandbox.error(&statement).await;
+            assert!(message.contains(&format!("s3://{bucket}: {expected}")), "{statement}: {message}");
+            assert!(!message.contains("testsecret") && !message.contains("another"), "{message}");
+        }
+    }
+    sandbox.sql(&format!("CREATE EXTERNAL TABLE lake {partitioned} 's3://lake/processes/'")).await;
+    drop(s3);
+    let message = sandbox.error("SELECT count(*) FROM lake").await;
+    assert!(message.contains("s3://lake: the store does not answer"), "{message}");
 }

@@ -3,6 +3,7 @@
     adbc_client.py URL CREATE_MODEL_STATEMENT
 """
 
+import datetime
 import sys
 
 import adbc_driver_flightsql.dbapi as flightsql
@@ -45,6 +46,42 @@ with flightsql.connect(url.replace("http://", "grpc://"), autocommit=True) as co
             raise AssertionError("a wrong statement worked")
         cursor.execute("SELECT state, stage FROM covey_jobs() WHERE statement LIKE 'SELECT no_such%'")
         assert cursor.fetchall() == [("failed", "plan")]
+
+        july = "SELECT count(*) FROM processes WHERE month = 7 AND day BETWEEN 3 AND 5"
+        cursor.execute(july)
+        n, = cursor.fetchone()
+        between = "SELECT count(*) FROM processes WHERE month = {0} AND day BETWEEN {1} AND {2} LIMIT {3}"
+        for places in ("?", "?", "?", "?"), ("$3", "$1", "$2", "$4"):
+            values = (7, 3, 5, 1) if places[0] == "?" else (3, 5, 7, 1)
+            cursor.execute(between.format(*places), values)
+            assert cursor.fetchone() == (n,), places
+        cursor.execute("SELECT predict('adbc', ?) = predict('adbc', 'sshd'), upper(?)", ("sshd", "é"))
+        assert cursor.fetchone() == (True, "É")
+
+        cursor.execute("CREATE TABLE notes (id BIGINT, day DATE, note VARCHAR, x DOUBLE)")
+        rows = [(i, datetime.date(2019, 7, 1 + i % 31), None if i % 7 == 0 else f"note '{i}'", i / 4) for i in range(1000)]
+        cursor.executemany("INSERT INTO notes VALUES (?, ?, ?, ?)", rows)
+        assert cursor.rowcount == 1000, cursor.rowcount
+        cursor.execute("INSERT INTO notes (note, id) VALUES ($1, $2)", ("last", 1000))
+        cursor.execute("SELECT * FROM notes ORDER BY id")
+        assert cursor.fetchall() == rows + [(1000, None, "last", None)]
+        cursor.execute("SELECT id FROM notes WHERE note = ? ORDER BY id", ("note '8'",))
+        assert cursor.fetchall() == [(8,)]
+        for statement, values, expected in [
+            ("SELECT ? + $1", (1,), "both kinds"),
+            ("SELECT $1, $3", (1, 2), "none of them is $2"),
+            ("SELECT id FROM notes WHERE id = ?", (1, 2), "1 parameters, 2 values"),
+            ("INSERT INTO notes (id) SELECT id FROM notes WHERE id = ?", [(1,), (2,)], "only INSERT ... VALUES"),
+            ("SELECT id FROM notes WHERE id = ?", None, "bind values"),
+        ]:
+            try:
+                cursor.executemany(statement, values) if isinstance(values, list) else cursor.execute(statement, values)
+                cursor.fetchall()
+            except Exception as error:
+                assert expected in str(error), (statement, error)
+            else:
+                raise AssertionError(f"a wrong statement worked: {statement}")
+        cursor.execute("DROP TABLE notes")
 
         cursor.execute("DROP MODEL adbc")
         cursor.execute("SHOW MODELS")

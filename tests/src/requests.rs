@@ -1,16 +1,35 @@
-//! Counts the requests on their way to an HTTP server.
+//! Counts the requests on their way to an HTTP server, and refuses some.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A proxy in front of a server that passes everything on as it is.
+/// A proxy in front of a server that passes everything on as it is, but for what it is told to refuse.
 #[derive(Debug)]
 pub struct Requests {
     pub endpoint: String,
-    counts: Arc<Mutex<BTreeMap<String, u64>>>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    lines: Mutex<BTreeMap<String, u64>>,
+    n: AtomicU64,
+    /// Of how many requests one is answered with 503; 0 is none.
+    refused_each: AtomicU64,
+}
+
+impl Counts {
+    /// Counts a request; whether it is to be passed on.
+    fn is_passed(&self, line: String) -> bool {
+        *self.lines.lock().unwrap_or_else(PoisonError::into_inner).entry(line).or_default() += 1;
+        let each = self.refused_each.load(Ordering::Relaxed);
+        each == 0 || !self.n.fetch_add(1, Ordering::Relaxed).is_multiple_of(each)
+    }
 }
 
 impl Requests {
@@ -19,7 +38,7 @@ impl Requests {
         let server = endpoint.trim_start_matches("http://").to_string();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let counts: Arc<Mutex<BTreeMap<String, u64>>> = Arc::default();
+        let counts: Arc<Counts> = Arc::default();
         let counting = Arc::clone(&counts);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -33,19 +52,25 @@ impl Requests {
 
     /// How many requests of `method` were for a path with `part` in it.
     pub fn count(&self, method: &str, part: &str) -> u64 {
-        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = self.counts.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let asked = |line: &String| line.starts_with(&format!("{method} ")) && line.contains(part);
         counts.iter().filter(|(line, _)| asked(line)).map(|(_, n)| n).sum()
     }
+
+    /// From now on one of `each` requests is answered with 503 and does not come to the server.
+    pub fn refuse_one_of(&self, each: u64) {
+        self.counts.refused_each.store(each, Ordering::Relaxed);
+    }
 }
 
-async fn pass(client: TcpStream, server: &str, counts: &Mutex<BTreeMap<String, u64>>) -> std::io::Result<()> {
+async fn pass(client: TcpStream, server: &str, counts: &Counts) -> std::io::Result<()> {
     let server = TcpStream::connect(server).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    let (asked, mut answered) = client.into_split();
-    let (mut answers, mut to_server) = server.into_split();
-    tokio::spawn(async move { tokio::io::copy(&mut answers, &mut answered).await });
+    let (asked, answered) = client.into_split();
+    let (answers, mut to_server) = server.into_split();
+    let answered = Arc::new(tokio::sync::Mutex::new(answered));
+    tokio::spawn(answer(answers, Arc::clone(&answered)));
     let mut asked = BufReader::new(asked);
     loop {
         let mut head = String::new();
@@ -55,9 +80,27 @@ async fn pass(client: TcpStream, server: &str, counts: &Mutex<BTreeMap<String, u
             }
         }
         let line = head.lines().next().unwrap_or_default().to_string();
-        *counts.lock().unwrap_or_else(PoisonError::into_inner).entry(line).or_default() += 1;
-        to_server.write_all(head.as_bytes()).await?;
-        tokio::io::copy(&mut (&mut asked).take(body_bytes(&head)), &mut to_server).await?;
+        let mut body = (&mut asked).take(body_bytes(&head));
+        if counts.is_passed(line) {
+            to_server.write_all(head.as_bytes()).await?;
+            tokio::io::copy(&mut body, &mut to_server).await?;
+        } else {
+            tokio::io::copy(&mut body, &mut tokio::io::sink()).await?;
+            answered.lock().await.write_all(b"HTTP/1.1 503 Slow Down\r\ncontent-length: 0\r\n\r\n").await?;
+        }
+    }
+}
+
+/// Passes on what the server answers. It ends the connection when the server does.
+async fn answer(mut answers: OwnedReadHalf, answered: Arc<tokio::sync::Mutex<OwnedWriteHalf>>) -> std::io::Result<()> {
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        // A server that is killed resets its connections: the client is to see the end of its own.
+        let n = answers.read(&mut buffer).await.unwrap_or(0);
+        if n == 0 {
+            return answered.lock().await.shutdown().await;
+        }
+        answered.lock().await.write_all(&buffer[..n]).await?;
     }
 }
 

@@ -48,7 +48,9 @@ impl S3 {
         let log = folder.join("s3.log");
         let server = Process::start(&mut command, &log);
         let ready = async || std::fs::read_to_string(&log).unwrap_or_default().contains("Press Ctrl+C");
-        wait_until("the S3 server starts", ready).await;
+        let started =
+            tokio::time::timeout(std::time::Duration::from_secs(30), wait_until("the S3 server starts", ready)).await;
+        assert!(started.is_ok(), "{}", std::fs::read_to_string(&log).unwrap_or_default());
         Self { _server: server, weed, endpoint, filer }
     }
 
@@ -72,7 +74,7 @@ impl S3 {
 }
 
 /// Ports that are free while all are looked for.
-fn free_ports(n: usize) -> Vec<u16> {
+pub fn free_ports(n: usize) -> Vec<u16> {
     let listeners: Vec<TcpListener> =
         (0..n).map(|_| TcpListener::bind("127.0.0.1:0").expect("there are free ports")).collect();
     listeners.iter().map(|listener| listener.local_addr().expect("a bound socket has an address").port()).collect()

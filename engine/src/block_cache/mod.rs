@@ -255,7 +255,8 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::{ObjectStores, StorageConfig};
+    use crate::settings::Settings;
+    use crate::storage::ObjectStores;
     use covey_udfs::matrix::Density;
 
     pub(super) fn points(n: usize) -> Arc<Points> {
@@ -278,7 +279,7 @@ mod tests {
     }
 
     async fn found(cache: &Arc<BlockCache>, fit: &str, url: &str) -> Option<Found> {
-        let stores = ObjectStores::new(StorageConfig::default());
+        let stores = ObjectStores::new(Settings::default());
         cache.read(&stores, fit, url).await.ok().map(|(_, found)| found)
     }
 
@@ -315,7 +316,7 @@ mod tests {
         let cache = cache(1, 9, directory.path());
         cache.hold("fit", "s3://w/a", points(100)).await.keep_labels(0, 5, vec![7; 100]);
         cache.hold("other", "s3://w/b", points(100)).await;
-        let stores = ObjectStores::new(StorageConfig::default());
+        let stores = ObjectStores::new(Settings::default());
         let (block, found) = cache.read(&stores, "fit", "s3://w/a").await.unwrap();
         assert_eq!((found, block.take_labels(0, 5)), (Found::Disk, Some(vec![7; 100])));
     }

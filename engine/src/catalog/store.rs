@@ -231,7 +231,8 @@ mod tests {
     use super::super::entry::{Entry, ViewEntry};
     use super::super::snapshot::{IfTaken, PUBLIC};
     use super::*;
-    use crate::storage::{ObjectStores, StorageConfig};
+    use crate::settings::Settings;
+    use crate::storage::ObjectStores;
 
     /// Goal: writers of several processes lose none of each other's tables. Method: stores that share nothing but the
     /// directory, each adding and removing at once.
@@ -239,7 +240,7 @@ mod tests {
     async fn writers_lose_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let url = Url::from_directory_path(folder.path()).unwrap();
-        let stores = ObjectStores::new(StorageConfig::default());
+        let stores = ObjectStores::new(Settings::default());
         let warehouse = Directory::open(&stores, &url).unwrap();
         let late = CatalogStore::open(&warehouse).await.unwrap();
         let view = || {

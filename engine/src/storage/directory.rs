@@ -1,136 +1,17 @@
-//! Object stores: the only place that names S3 or reads credentials.
-//!
-//! A store is made the first time a URL of its bucket is used, in every process by itself, from the process's
-//! own settings. So credentials are in no plan, and an executor needs no registration to read a new bucket.
+//! Directories of a store, and objects by their names in them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use futures::{StreamExt, TryStreamExt};
-use object_store::aws::AmazonS3Builder;
-use object_store::http::HttpBuilder;
-use object_store::local::LocalFileSystem;
-use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
-use parking_lot::RwLock;
 use url::Url;
 
 use crate::{external, user_err};
-
-/// Settings of S3-style stores. What is not set here comes from the usual `AWS_*` variables.
-#[derive(Debug, Clone, Default)]
-pub struct StorageConfig {
-    /// `http://host:port` of an S3-style server such as Ceph's gateway.
-    pub s3_endpoint: Option<String>,
-    pub s3_region: Option<String>,
-}
-
-/// Makes and keeps one store per scheme and bucket.
-#[derive(Debug)]
-pub struct ObjectStores {
-    config: StorageConfig,
-    local: Arc<dyn ObjectStore>,
-    remote: RwLock<HashMap<String, Remote>>,
-}
-
-#[derive(Clone)]
-struct Remote {
-    store: Arc<dyn ObjectStore>,
-    /// Where files can be written in parts that nobody sees before they are put together.
-    uploads: Option<Arc<dyn MultipartStore>>,
-}
-
-impl std::fmt::Debug for Remote {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.store.fmt(f)
-    }
-}
-
-impl ObjectStores {
-    pub fn new(config: StorageConfig) -> Self {
-        Self { config, local: Arc::new(LocalFileSystem::new()), remote: RwLock::default() }
-    }
-
-    /// The machine's own disk.
-    pub fn local(&self) -> &dyn ObjectStore {
-        self.local.as_ref()
-    }
-
-    /// The store of a URL by its interface for uploads in parts; `None` where files are renamed instead.
-    ///
-    /// # Errors
-    /// When no store can be made for the URL, or nothing can be written there.
-    pub fn uploads(&self, url: &Url) -> Result<Option<Arc<dyn MultipartStore>>> {
-        if url.scheme() == "file" {
-            return Ok(None);
-        }
-        match self.remote(url)?.uploads {
-            Some(uploads) => Ok(Some(uploads)),
-            None => user_err!("{url}: {} stores are only read; write to s3:// or to a directory", url.scheme()),
-        }
-    }
-
-    fn remote(&self, url: &Url) -> Result<Remote> {
-        if let Some(remote) = self.remote.read().get(&bucket_key(url)) {
-            return Ok(remote.clone());
-        }
-        let remote = self.connect(url)?;
-        Ok(self.remote.write().entry(bucket_key(url)).or_insert(remote).clone())
-    }
-
-    fn connect(&self, url: &Url) -> Result<Remote> {
-        match url.scheme() {
-            "s3" | "s3a" => {
-                let store = Arc::new(self.connect_s3(url)?);
-                Ok(Remote { store: Arc::<object_store::aws::AmazonS3>::clone(&store), uploads: Some(store) })
-            }
-            "http" | "https" => {
-                let store = HttpBuilder::new().with_url(url[..url::Position::BeforePath].to_string()).build()?;
-                Ok(Remote { store: Arc::new(store), uploads: None })
-            }
-            scheme => user_err!("cannot open {url}: scheme {scheme:?} is none of file, s3, s3a, http, https"),
-        }
-    }
-
-    fn connect_s3(&self, url: &Url) -> Result<object_store::aws::AmazonS3> {
-        let Some(bucket) = url.host_str().filter(|host| !host.is_empty()) else {
-            return user_err!("cannot open {url}: it names no bucket, write s3://BUCKET/PATH");
-        };
-        let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
-        if let Some(region) = &self.config.s3_region {
-            builder = builder.with_region(region);
-        }
-        if let Some(endpoint) = self.config.s3_endpoint.clone().or_else(|| std::env::var("AWS_ENDPOINT_URL").ok()) {
-            builder = builder
-                .with_allow_http(endpoint.starts_with("http://"))
-                .with_virtual_hosted_style_request(false)
-                .with_endpoint(endpoint);
-        }
-        Ok(builder.build()?)
-    }
-}
-
-impl ObjectStoreRegistry for ObjectStores {
-    fn register_store(&self, url: &Url, store: Arc<dyn ObjectStore>) -> Option<Arc<dyn ObjectStore>> {
-        let remote = Remote { store, uploads: None };
-        self.remote.write().insert(bucket_key(url), remote).map(|before| before.store)
-    }
-
-    fn get_store(&self, url: &Url) -> Result<Arc<dyn ObjectStore>> {
-        if url.scheme() == "file" {
-            return Ok(Arc::clone(&self.local));
-        }
-        Ok(self.remote(url)?.store)
-    }
-}
-
-fn bucket_key(url: &Url) -> String {
-    url[..url::Position::BeforePath].to_string()
-}
 
 /// Reads a directory or URL as a user writes it: `s3://bucket/dir`, `file:///dir`, `/dir` or `dir`. The result
 /// ends in `/`, so that names can be joined to it.

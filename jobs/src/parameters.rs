@@ -1,0 +1,124 @@
+//! Parameters of prepared statements, `?` or `$1`, and the values that clients bind to them.
+
+use std::ops::ControlFlow;
+
+use covey_engine::user_err;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::error::Result;
+use datafusion::logical_expr::{Expr, LogicalPlan, Values};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{self, Value, ValueWithSpan, visit_expressions_mut};
+use datafusion::sql::sqlparser::tokenizer::Location;
+
+/// Rows that may be bound to one statement.
+const ROWS_MAX: usize = 100_000;
+
+/// Numbers the parameters that are written `?`, in the order of the text.
+///
+/// # Errors
+/// When some are written `?` and others `$1`.
+pub fn number(statement: &mut Statement) -> Result<()> {
+    let Statement::Statement(statement) = statement else { return Ok(()) };
+    let (mut places, mut has_names) = (vec![], false);
+    each_placeholder(statement, |name, place| if name == "?" { places.push(place) } else { has_names = true });
+    if has_names && !places.is_empty() {
+        return user_err!("the statement has parameters of both kinds: write either ? or $1");
+    }
+    places.sort_unstable();
+    each_placeholder(statement, |name, place| {
+        if let Ok(i) = places.binary_search(&place) {
+            *name = format!("${}", i + 1);
+        }
+    });
+    Ok(())
+}
+
+fn each_placeholder(statement: &mut ast::Statement, mut visit: impl FnMut(&mut String, Location)) {
+    let _: ControlFlow<()> = visit_expressions_mut(statement, |expression| {
+        if let ast::Expr::Value(ValueWithSpan { value: Value::Placeholder(name), span }) = expression {
+            visit(name, span.start);
+        }
+        ControlFlow::Continue(())
+    });
+}
+
+/// The parameters of a plan in their order, with the types that the plan wants; text where it does not say.
+///
+/// # Errors
+/// When one is missing between others.
+pub fn schema_of(plan: &LogicalPlan) -> Result<Schema> {
+    let types = plan.get_parameter_types()?;
+    let field = |i: usize| match types.get(&format!("${i}")) {
+        Some(data_type) => Ok(Field::new(format!("${i}"), data_type.clone().unwrap_or(DataType::Utf8), true)),
+        None => {
+            user_err!("the statement has {} parameters and none of them is ${i}: number them from $1 on", types.len())
+        }
+    };
+    Ok(Schema::new((1..=types.len()).map(field).collect::<Result<Vec<_>>>()?))
+}
+
+/// The plan with the values of a row in the place of its parameters; an `INSERT ... VALUES` takes several rows.
+///
+/// # Errors
+/// When there are too few values, or too many rows.
+pub fn bind(plan: &LogicalPlan, rows: &[RecordBatch]) -> Result<LogicalPlan> {
+    let n_parameters = schema_of(plan)?.fields().len();
+    let n_rows: usize = rows.iter().map(RecordBatch::num_rows).sum();
+    if n_rows > ROWS_MAX {
+        return user_err!("{n_rows} rows are bound to the statement, more than {ROWS_MAX}: send them in parts");
+    }
+    let mut bound = vec![];
+    for batch in rows {
+        if batch.num_columns() != n_parameters {
+            return user_err!("the statement has {n_parameters} parameters, {} values are bound", batch.num_columns());
+        }
+        for row in 0..batch.num_rows() {
+            let values = batch.columns().iter().map(|column| ScalarValue::try_from_array(column, row));
+            let values: Vec<ScalarValue> = values.collect::<Result<_>>()?;
+            bound.push(plan.clone().with_param_values(ParamValues::from(values))?);
+        }
+    }
+    let Some(first) = bound.first().cloned() else {
+        return user_err!("the statement has {n_parameters} parameters: bind values to them");
+    };
+    if bound.len() == 1 {
+        return Ok(first);
+    }
+    let mut all = vec![];
+    for plan in &bound {
+        match (plan, values(plan)?) {
+            (LogicalPlan::Dml(_), Some(rows)) => all.extend(rows),
+            _ => {
+                return user_err!(
+                    "{} rows are bound to the statement: only INSERT ... VALUES takes several",
+                    bound.len()
+                );
+            }
+        }
+    }
+    let replaced = first.transform_down(|node| {
+        Ok(match node {
+            LogicalPlan::Values(Values { schema, .. }) => {
+                Transformed::yes(LogicalPlan::Values(Values { schema, values: std::mem::take(&mut all) }))
+            }
+            other => Transformed::no(other),
+        })
+    });
+    replaced.data()
+}
+
+/// The rows of the only VALUES of a plan.
+fn values(plan: &LogicalPlan) -> Result<Option<Vec<Vec<Expr>>>> {
+    let (mut found, mut n) = (None, 0);
+    plan.apply(|node| {
+        if let LogicalPlan::Values(values) = node {
+            n += 1;
+            found = Some(values.values.clone());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found.filter(|_| n == 1))
+}

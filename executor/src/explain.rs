@@ -18,6 +18,9 @@ use object_store::{GetOptions, GetRange, ObjectStore};
 /// Files that a message names.
 const FILES_NAMED_MAX: usize = 3;
 
+/// In the text of errors that come from a store.
+const STORE: &str = "object store error";
+
 /// Bytes at the end of a file that are looked at: the footer of nearly every Parquet file.
 const FOOTER_BYTES: u64 = 1 << 20;
 
@@ -43,7 +46,12 @@ pub(crate) async fn explain(error: &DataFusionError, plan: &Arc<dyn ExecutionPla
     format!("cannot read {}{more}: {text}", names.join(", "))
 }
 
+/// Whether the files are worth a look: not where a store has failed, which says by itself what it was asked for, and
+/// would be waited for again at each of them.
 fn is_of_a_file(error: &DataFusionError, text: &str) -> bool {
+    if text.contains(STORE) {
+        return false;
+    }
     matches!(error.find_root(), DataFusionError::ParquetError(_))
         || text.contains("Parquet")
         || text.contains("parquet")

@@ -59,6 +59,8 @@ impl Prepared {
     pub fn schema(&self) -> SchemaRef {
         match self {
             Self::Ours { statement, .. } => result_schema(statement),
+            // A view's columns are those of its query, and its definition gives no rows.
+            Self::Local(LogicalPlan::Ddl(_)) => Arc::new(Schema::empty()),
             Self::Local(plan) | Self::Distributed(plan) => Arc::clone(plan.schema().inner()),
             Self::Write { .. } => count_schema(),
             Self::Parameterized { plan, .. } if is_write(plan) => count_schema(),
@@ -334,7 +336,7 @@ impl Covey {
     ) -> Result<(SchemaRef, Vec<RecordBatch>)> {
         if let LogicalPlan::Ddl(statement) = &plan {
             define(&self.catalog, &self.stores, &session.state(), statement).await?;
-            return Ok((Arc::clone(plan.schema().inner()), vec![]));
+            return Ok((Arc::new(Schema::empty()), vec![]));
         }
         let frame = session.execute_logical_plan(plan).await?;
         let schema = Arc::clone(frame.schema().inner());

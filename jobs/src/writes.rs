@@ -96,7 +96,6 @@ async fn copy(writer: &Writer<'_>, statement: CopyTo) -> Result<u64> {
         partition_columns: partition_columns(&partition_by, input.schema(), "COPY")?,
         format,
         options,
-        managed: false,
     };
     let staged = writer.stage(&format!("copy to {output_url}"), input, &target, file).await?;
     writer.commit(staged).await
@@ -166,7 +165,6 @@ async fn create_table_as(writer: &Writer<'_>, create: CreateMemoryTable, partiti
         extension: extension(writer, "PARQUET", &BTreeMap::new())?,
         options: BTreeMap::new(),
         partition_columns: partition_columns(partitioned_by, input.schema(), &statement)?,
-        managed: true,
     };
     let entry = managed_entry(&target, input.schema().inner())?;
     // A name that is taken is told before the query runs.

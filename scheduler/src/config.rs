@@ -11,8 +11,8 @@ use datafusion::error::{DataFusionError, Result};
 /// have registered. Clients and executors use the same one port.
 ///
 /// Object stores are configured by covey.toml or the usual AWS_* variables (AWS_ACCESS_KEY_ID,
-/// AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION, ...) of this process. There is no authentication yet: keep the port inside a
-/// trusted network.
+/// AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION, ...) of this process. There is no authentication yet: keep the
+/// port inside a trusted network.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "covey-scheduler", version)]
 pub struct SchedulerArgs {

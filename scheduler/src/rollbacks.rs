@@ -44,9 +44,11 @@ impl Rollbacks {
             ExecutionStage::Running(stage) => stage.stage_attempt_num > 0,
             _ => false,
         });
-        let mut repeated = self.repeated.lock();
-        if repeats && repeated.len() < REMEMBERED_MAX {
-            repeated.insert(job.clone());
+        if repeats {
+            let mut repeated = self.repeated.lock();
+            if repeated.len() < REMEMBERED_MAX {
+                repeated.insert(job.clone());
+            }
         }
     }
 

@@ -180,6 +180,14 @@ async fn a_store_may_falter() {
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     ceph.start_gateway().await;
     assert_eq!(cells(&counting.await.unwrap().unwrap().batches), expected);
+
+    let (before, client) = (requests.count("GET", ".parquet"), sandbox.client().await);
+    let counting = tokio::spawn(async move { client.execute(&format!("{count} copy")).await });
+    wait_until("files are read", async || requests.count("GET", ".parquet") > before + 3).await;
+    ceph.stop_gateway();
+    let message = counting.await.unwrap().map(|rows| cells(&rows.batches)).unwrap_err().to_string();
+    assert!(message.contains("the store does not answer as it should"), "{message}");
+    assert!(!message.contains("cannot read"), "the store is not asked for every file again: {message}");
 }
 
 /// Goal: what is wrong with a store is told as what it is.

@@ -110,14 +110,12 @@ pub async fn open(
     };
     let (format, extension) = format(state, name, &entry.format, &entry.options.clone().into_iter().collect())?;
     let partition_columns = entry.partition_columns.iter().map(PartitionEntry::column).collect::<Result<Vec<_>>>()?;
-    let url = directory_url(location)?;
     let target = WriteTarget {
-        directory: url.clone(),
+        directory: directory_url(location)?,
         format: entry.format.clone(),
-        extension: extension.clone(),
+        extension,
         options: entry.options.clone(),
-        partition_columns: partition_columns.clone(),
-        managed: entry.managed,
+        partition_columns,
     };
     Ok(Arc::new(LakeTable::new(target, format, file_schema, entry.definition.clone(), Arc::clone(writes))))
 }

@@ -40,8 +40,6 @@ pub struct WriteTarget {
     /// Of the format.
     pub options: BTreeMap<String, String>,
     pub partition_columns: Vec<PartitionColumn>,
-    /// Whether the files are the warehouse's own.
-    pub managed: bool,
 }
 
 /// See the module's documentation.

@@ -13,13 +13,12 @@ use datafusion::datasource::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::StreamExt;
 
+use super::at_end::{one_batch, properties_over};
 use super::block_work::BlockWork;
-use super::collect::properties_over;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -107,19 +106,15 @@ impl ExecutionPlan for BlocksExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let mut input = self.input.execute(partition, Arc::clone(&context))?;
-        let metrics = BaselineMetrics::new(&self.metrics, partition);
         let (fit, work) = (self.fit.clone(), self.work.clone());
-        let result = futures::stream::once(async move {
-            let _timer = metrics.elapsed_compute().timer();
+        let result = async move {
             let mut urls = vec![];
             while let Some(batch) = input.next().await {
                 urls.extend(urls_of(&batch?));
             }
-            let batch = work.run(fit, urls, context).await?;
-            metrics.record_output(batch.num_rows());
-            Ok(batch)
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), result)))
+            work.run(fit, urls, context).await
+        };
+        Ok(one_batch(self.schema(), &self.metrics, partition, result))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

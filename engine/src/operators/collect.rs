@@ -17,16 +17,15 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::TaskContext;
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use url::Url;
 use uuid::Uuid;
 
+use super::at_end::{one_batch, properties_over};
 use crate::blocks::{BLOCK_ROWS_MAX, Documents, encode_points};
 use crate::coordinator::ExecutorServices;
 use crate::models::functions::{check_feature_values, read_numbers};
@@ -90,17 +89,6 @@ impl CollectExec {
     }
 }
 
-/// Properties of a unary node that keeps its input's partitions and gives its rows at the end.
-pub(super) fn properties_over(input: &Arc<dyn ExecutionPlan>, schema: SchemaRef) -> Arc<PlanProperties> {
-    let n_partitions = input.output_partitioning().partition_count();
-    Arc::new(PlanProperties::new(
-        EquivalenceProperties::new(schema),
-        datafusion::physical_plan::Partitioning::UnknownPartitioning(n_partitions),
-        EmissionType::Final,
-        Boundedness::Bounded,
-    ))
-}
-
 impl DisplayAs for CollectExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "CollectExec: features={:?}", self.spec.features)
@@ -133,16 +121,8 @@ impl ExecutionPlan for CollectExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let input = self.input.execute(partition, Arc::clone(&context))?;
-        let metrics = BaselineMetrics::new(&self.metrics, partition);
-        let spec = self.spec.clone();
-        let schema = self.schema();
-        let files = futures::stream::once(async move {
-            let _timer = metrics.elapsed_compute().timer();
-            let batch = collect(spec, input, context).await?;
-            metrics.record_output(batch.num_rows());
-            Ok(batch)
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, files)))
+        let files = collect(self.spec.clone(), input, context);
+        Ok(one_batch(self.schema(), &self.metrics, partition, files))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

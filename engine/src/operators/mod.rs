@@ -3,6 +3,7 @@
 //! All are unary and keep the partition count of their input: before a stage is sent to its tasks, Ballista cuts
 //! only its own leaves down to a task's partitions, so a leaf of ours would be read whole by every task.
 
+mod at_end;
 mod block_work;
 mod blocks;
 mod collect;

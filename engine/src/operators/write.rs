@@ -14,8 +14,7 @@ use datafusion::error::Result;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::StreamExt;
 use object_store::path::Path;
@@ -24,7 +23,7 @@ use url::Url;
 use uuid::Uuid;
 use uuid::fmt::Simple;
 
-use super::collect::properties_over;
+use super::at_end::{one_batch, properties_over};
 use crate::catalog::Naming;
 use crate::coordinator::ExecutorServices;
 use crate::encoder::Encoder;
@@ -142,15 +141,8 @@ impl ExecutionPlan for WriteExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let input = self.input.execute(partition, Arc::clone(&context))?;
-        let metrics = BaselineMetrics::new(&self.metrics, partition);
-        let spec = self.spec.clone();
-        let files = futures::stream::once(async move {
-            let _timer = metrics.elapsed_compute().timer();
-            let batch = write(spec, partition, input, context).await?;
-            metrics.record_output(batch.num_rows());
-            Ok(batch)
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(output_schema(), files)))
+        let files = write(self.spec.clone(), partition, input, context);
+        Ok(one_batch(output_schema(), &self.metrics, partition, files))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

@@ -62,7 +62,10 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long running tasks may take to end when the executor leaves.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
-/// Sessions whose runtime (object store clients, Parquet footers) is kept.
+/// Bytes of Parquet footers that an executor keeps. One is used again while the file's size and time are the same.
+const FOOTER_CACHE_BYTES: usize = 256 << 20;
+
+/// Sessions whose runtime is kept.
 const SESSIONS_KEPT_MAX: usize = 16;
 
 /// Below the working directory: blocks that memory has no room for.
@@ -301,11 +304,13 @@ fn build(
     let registry = function_registry(&session_state(session.clone(), runtime_env(stores.clone())?));
     let config_producer: ConfigProducer = Arc::new(move || session.clone());
 
-    let spill_dir = work_dir.to_path_buf();
-    let base: RuntimeProducer = Arc::new(move |_| {
-        let builder = RuntimeEnvBuilder::new().with_object_store_registry(stores.clone());
-        Ok(Arc::new(builder.with_temp_file_path(&spill_dir).build()?))
-    });
+    // One for all sessions, so that a Parquet footer is read once whoever asks.
+    let shared = RuntimeEnvBuilder::new()
+        .with_object_store_registry(stores.clone())
+        .with_metadata_cache_limit(FOOTER_CACHE_BYTES)
+        .with_temp_file_path(work_dir)
+        .build_arc()?;
+    let base: RuntimeProducer = Arc::new(move |_| Ok(Arc::clone(&shared)));
     let pool = memory_policy(memory_bytes / config.vcores, blocks);
     let cache = DefaultSessionRuntimeCache::new(Arc::clone(&base), pool, SESSIONS_KEPT_MAX);
     let executor = Executor::new(

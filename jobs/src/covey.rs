@@ -22,9 +22,11 @@ use crate::board::{JobBoard, JobHandle};
 use crate::definitions::define;
 use crate::fit::{FitContext, FitHub, create_model, explain_fit, feature_names};
 use crate::functions::{SystemTable, register};
-use crate::results::{count_schema, created_model, listed_models, result_schema};
+use crate::results::{count_schema, created_model, listed_models, optimized, result_schema};
 use crate::statements::{ClusterStatement, CreateModel, Recluster, check_depth, parse, parse_query, quote_cluster};
-use crate::writes::{Writer, name_columns, sweep_tables, take_back_old_writes, take_partitioned_by, write};
+use crate::writes::{
+    Writer, name_columns, optimize, remove_old, sweep_tables, take_back_old_writes, take_partitioned_by, write,
+};
 use crate::{Cluster, bind_models, evaluate, parameters};
 
 /// What every session of one scheduler shares.
@@ -150,6 +152,9 @@ impl Covey {
                 let plan = session.state().statement_to_plan(parse_query(query)?).await?;
                 Some(self.bind(evaluate::plan(session, name, plan)?).await?)
             }
+            ClusterStatement::Optimize { query, .. } => {
+                Some(session.state().statement_to_plan(parse_query(query)?).await?)
+            }
             _ => None,
         };
         Ok(Prepared::Ours { statement, query })
@@ -240,9 +245,14 @@ impl Covey {
             (
                 ClusterStatement::CreateModel(_)
                 | ClusterStatement::ExplainCreateModel(_)
-                | ClusterStatement::Evaluate { .. },
+                | ClusterStatement::Evaluate { .. }
+                | ClusterStatement::Optimize { .. },
                 None,
             ) => user_err!("the statement came without its query"),
+            (ClusterStatement::Optimize { name, .. }, Some(query)) => {
+                job.stage("rewrite");
+                optimized(optimize(&self.writer(session), name, query).await?)
+            }
             (ClusterStatement::SetThreshold { name, threshold }, _) => {
                 self.models.set_threshold(name, *threshold).await?;
                 Ok(RecordBatch::new_empty(result_schema(statement)))
@@ -312,20 +322,24 @@ impl Covey {
         plan: LogicalPlan,
         partitioned_by: &[String],
     ) -> Result<u64> {
-        let writer = Writer {
+        write(&self.writer(session), plan, partitioned_by).await
+    }
+
+    fn writer(&self, session: &Arc<SessionContext>) -> Writer<'_> {
+        Writer {
             cluster: self.cluster.as_ref(),
             session: Arc::clone(session),
             catalog: &self.catalog,
             warehouse: &self.warehouse,
             stores: Arc::clone(&self.stores),
-        };
-        write(&writer, plan, partitioned_by).await
+        }
     }
 
     /// Cleans up after schedulers that were killed.
     pub async fn tidy(&self) -> Result<()> {
         sweep_tables(&self.catalog, &self.warehouse).await?;
-        take_back_old_writes(&self.catalog, &self.warehouse, &self.stores).await
+        take_back_old_writes(&self.catalog, &self.warehouse, &self.stores).await?;
+        remove_old(&self.catalog, &self.warehouse, &self.stores).await
     }
 
     /// Runs a local plan to its end.

@@ -12,6 +12,7 @@ use datafusion::error::{DataFusionError, Result};
 
 use crate::evaluate;
 use crate::statements::ClusterStatement;
+use crate::writes::Optimized;
 
 /// Characters of a digest that are shown: enough to tell results apart, and short enough for a table.
 const DIGEST_SHOWN: usize = 16;
@@ -22,6 +23,7 @@ pub fn result_schema(statement: &ClusterStatement) -> SchemaRef {
         ClusterStatement::ShowModels => listed_schema(),
         ClusterStatement::ExplainCreateModel(_) => explained_schema(),
         ClusterStatement::Evaluate { .. } => evaluate::schema(),
+        ClusterStatement::Optimize { .. } => optimized_schema(),
         ClusterStatement::DropModel { .. }
         | ClusterStatement::SetLabel { .. }
         | ClusterStatement::SetThreshold { .. } => Arc::new(Schema::empty()),
@@ -37,6 +39,21 @@ pub fn count_schema() -> SchemaRef {
 /// None that could be seen.
 pub fn counted(rows: u64) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(count_schema(), vec![Arc::new(UInt64Array::from(vec![rows]))])?)
+}
+
+fn optimized_schema() -> SchemaRef {
+    let names = ["directories", "files_before", "files_after", "rows"];
+    Arc::new(Schema::new(names.map(|name| Field::new(name, DataType::UInt64, false)).to_vec()))
+}
+
+/// The row of OPTIMIZE.
+///
+/// # Errors
+/// None that could be seen.
+pub fn optimized(done: Optimized) -> Result<RecordBatch> {
+    let counts = [done.directories, done.files_before, done.files_after, done.rows];
+    let columns = counts.map(|count| Arc::new(UInt64Array::from(vec![count])) as ArrayRef);
+    Ok(RecordBatch::try_new(optimized_schema(), columns.to_vec())?)
 }
 
 /// As that of EXPLAIN.

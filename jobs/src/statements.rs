@@ -1,4 +1,4 @@
-//! The statements about models, which DataFusion's parser does not know.
+//! Our statements, which DataFusion's parser does not know.
 
 mod options;
 mod source;
@@ -19,11 +19,29 @@ pub use source::{byte_offset, check_depth, quote_cluster};
 pub enum ClusterStatement {
     CreateModel(Box<CreateModel>),
     ExplainCreateModel(Box<CreateModel>),
-    DropModel { name: String, if_exists: bool },
+    DropModel {
+        name: String,
+        if_exists: bool,
+    },
     ShowModels,
-    SetLabel { name: String, cluster: u32, label: Option<String> },
-    SetThreshold { name: String, threshold: Option<f64> },
-    Evaluate { name: String, query: String },
+    SetLabel {
+        name: String,
+        cluster: u32,
+        label: Option<String>,
+    },
+    SetThreshold {
+        name: String,
+        threshold: Option<f64>,
+    },
+    Evaluate {
+        name: String,
+        query: String,
+    },
+    /// The query scans the table with the condition of the statement.
+    Optimize {
+        name: String,
+        query: String,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -70,6 +88,8 @@ pub fn parse(sql: &str) -> Result<Option<ClusterStatement>> {
         Some(reader.alter_model()?)
     } else if reader.begins(&["EVALUATE", "MODEL"]) {
         Some(reader.evaluate_model()?)
+    } else if reader.begins(&["OPTIMIZE"]) {
+        Some(reader.optimize()?)
     } else {
         None
     };
@@ -182,6 +202,20 @@ impl Reader<'_> {
         self.skip(2);
         let name = self.name(FORM)?;
         Ok(ClusterStatement::Evaluate { name, query: self.query_text(FORM)? })
+    }
+
+    fn optimize(&mut self) -> Result<ClusterStatement> {
+        const FORM: &str = "OPTIMIZE table [WHERE condition on partition columns]";
+        self.skip(1);
+        let _ = self.take(&["TABLE"]);
+        let Ok(name) = self.parser.parse_object_name(false) else {
+            return self.unexpected("the name of a table", FORM);
+        };
+        let condition = match self.take(&["WHERE"]) {
+            true => format!(" WHERE {}", self.parser.parse_expr().map_err(syntax)?),
+            false => String::new(),
+        };
+        Ok(ClusterStatement::Optimize { query: format!("SELECT * FROM {name}{condition}"), name: name.to_string() })
     }
 
     /// `(name value, name = value, ...)`, values as text.
@@ -320,6 +354,10 @@ mod tests {
             Some(ClusterStatement::SetThreshold { threshold: Some(0.9), .. })
         ));
         assert!(matches!(parse("evaluate model m as select 1").unwrap(), Some(ClusterStatement::Evaluate { .. })));
+        assert!(matches!(
+            parse("optimize lake.\"T\" where day = 3;").unwrap(),
+            Some(ClusterStatement::Optimize { query, .. }) if query == "SELECT * FROM lake.\"T\" WHERE day = 3"
+        ));
         for other in [
             "SELECT 1",
             "CREATE TABLE model AS SELECT 1",
@@ -348,6 +386,8 @@ mod tests {
             ("CREATE MODEL m USING KMEANS", "expected AS"),
             ("EVALUATE MODEL m", "expected AS"),
             ("DROP MODEL m n", "the end of the statement"),
+            ("OPTIMIZE", "the name of a table"),
+            ("OPTIMIZE t BY day", "the end of the statement"),
             ("CREATE MODEL m USING KMEANS OPTIONS (n_cluster 5) AS SELECT 1", "did you mean \"n_clusters\""),
             ("CREATE MODEL m USING KMEANS OPTIONS (n_clusters 0) AS SELECT 1", "n_clusters must be"),
             ("CREATE MODEL m USING KMEANS OPTIONS (n_clusters 5, n_clusters 6) AS SELECT 1", "twice"),

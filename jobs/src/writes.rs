@@ -1,7 +1,9 @@
-//! Statements that write rows: INSERT INTO, COPY TO and CREATE TABLE AS.
+//! Statements that write files: INSERT INTO, COPY TO, CREATE TABLE AS, and OPTIMIZE.
 
 mod commit;
 mod managed;
+mod optimize;
+mod replaced;
 mod statement;
 
 use std::collections::{BTreeMap, HashMap};
@@ -28,6 +30,8 @@ use commit::{StagedRows, publish};
 pub use commit::{Writer, take_back_old_writes};
 use managed::new_directory;
 pub use managed::{remove_files, sweep_tables};
+pub use optimize::{Optimized, optimize};
+pub use replaced::remove_old;
 pub use statement::{name_columns, take_partitioned_by};
 
 /// Runs a statement that writes; the rows that were written. A table that is created gets directories of the columns
@@ -62,7 +66,7 @@ async fn insert(writer: &Writer<'_>, statement: DmlStatement) -> Result<u64> {
         }
     }
     let provider = source_as_provider(&statement.target)?;
-    let Some(target) = provider.downcast_ref::<LakeTable>().map(LakeTable::target) else {
+    let Some(target) = provider.downcast_ref::<LakeTable>().and_then(LakeTable::target) else {
         return user_err!(
             "INSERT INTO {table}: rows are added to tables whose LOCATION is a directory, which this is not"
         );
@@ -213,6 +217,8 @@ fn managed_entry(target: &WriteTarget, schema: &SchemaRef) -> Result<TableEntry>
         columns: columns_of(&columns)?,
         orders: vec![],
         managed: true,
+        skip_bad_files: false,
+        listing_seconds: None,
         definition: None,
     })
 }

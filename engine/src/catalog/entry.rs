@@ -41,7 +41,7 @@ impl Entry {
 pub struct TableEntry {
     /// Directories, files or globs, as URLs.
     pub locations: Vec<String>,
-    /// `PARQUET`, `CSV`, `JSON` or `ARROW`.
+    /// `PARQUET`, `CSV`, `JSON`, `ARROW` or `AVRO`.
     pub format: String,
     /// Of the format, as given.
     pub options: BTreeMap<String, String>,
@@ -54,6 +54,12 @@ pub struct TableEntry {
     /// Its files are the warehouse's own: they go when the table is dropped.
     #[serde(default, skip_serializing_if = "is_false")]
     pub managed: bool,
+    /// Files that cannot be read are left out.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub skip_bad_files: bool,
+    /// How old listings of its directories may be, where that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listing_seconds: Option<u64>,
     /// The statement that made it.
     pub definition: Option<String>,
 }

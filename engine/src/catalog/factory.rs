@@ -1,10 +1,11 @@
 //! `CREATE EXTERNAL TABLE`: what a table is, learned once from its files, and the table made of that.
 //!
-//! A directory is a [`LakeTable`]; single files and globs are DataFusion's listing table.
+//! Directories and globs are a [`LakeTable`]; single files, and files in a known order, are DataFusion's listing table.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::{TableProvider, TableProviderFactory};
@@ -16,24 +17,35 @@ use datafusion::execution::SessionState;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::expr::Sort;
 use datafusion::logical_expr::{CreateExternalTable, Expr};
+use futures::StreamExt;
+use object_store::{ObjectMeta, ObjectStore};
+use url::Url;
 
-use super::LakeTable;
+use super::drift;
 use super::entry::{PartitionEntry, SortEntry, TableEntry, columns_of, schema_of};
-use super::lake_table::WriteTarget;
+use super::glob::{self, Glob, is_glob};
+use super::lake_table::{LakeTable, Parts, WriteTarget};
 use super::layout::{Naming, PartitionColumn, infer_type, value_text};
-use super::probe::{named_partitions, probe};
+use super::lister::LISTING_SECONDS;
+use super::options::TableOptions;
+use super::probe::{Probe, data_files, named_partitions, probe, probe_globs};
 use super::store::CatalogStore;
+use crate::operators::is_of_file;
 use crate::storage::directory_url;
 use crate::user_err;
 
 /// Files of the newest directory whose schemas are merged when a table is created without columns.
 const SCHEMA_FILES_MAX: usize = 4;
 
-/// The option that says whether directories are named in one way, so that those of a date are known, or in several.
-const DIRECTORY_NAMES: &str = "directory_names";
+/// Files whose schemas are looked up at once.
+const SCHEMAS_CONCURRENT: usize = 16;
 
 /// What `STORED AS` takes.
-const FORMATS: [&str; 4] = ["PARQUET", "CSV", "JSON", "ARROW"];
+const FORMATS: [&str; 5] = ["PARQUET", "CSV", "JSON", "ARROW", "AVRO"];
+
+/// The option that says how text files are compressed, and the ends of the names of those that are.
+const COMPRESSION: &str = "format.compression";
+const COMPRESSED: [(&str, &str); 4] = [(".gz", "gzip"), (".zst", "zstd"), (".bz2", "bzip2"), (".xz", "xz")];
 
 /// What the catalog has to know of a table that is created: its columns are looked up in its files where they are not
 /// declared.
@@ -43,41 +55,67 @@ const FORMATS: [&str; 4] = ["PARQUET", "CSV", "JSON", "ARROW"];
 pub async fn describe(state: &SessionState, cmd: &CreateExternalTable) -> Result<TableEntry> {
     check(cmd)?;
     let mut cmd = cmd.clone();
-    let is_mixed = take_directory_names(&mut cmd)?;
+    let options = TableOptions::take(&mut cmd)?;
+    let locations = absolute(&cmd.locations)?;
+    take_compression(&mut cmd, &locations)?;
     let cmd = &cmd;
     let mut entry = TableEntry {
-        locations: absolute(&cmd.locations)?,
+        locations,
         format: cmd.file_type.to_uppercase(),
         options: cmd.options.clone().into_iter().collect(),
         partition_columns: vec![],
         columns: vec![],
         orders: cmd.order_exprs.iter().map(|order| order.iter().map(sort_entry).collect()).collect::<Result<_>>()?,
         managed: false,
+        skip_bad_files: options.skip_bad_files,
+        listing_seconds: options.listing_seconds,
         definition: cmd.definition.clone(),
     };
-    if cmd.table_partition_cols.is_empty() && !is_lake(&entry) {
-        let table = ListingTableFactory::new().create(state, cmd).await?;
-        entry.columns = columns_of(&table.schema())?;
-    } else {
-        let (mut partition_columns, file_schema) = learn(state, cmd).await?;
-        if is_mixed {
-            partition_columns.iter_mut().for_each(|column| column.naming.is_regular = false);
-        }
+    if !cmd.table_partition_cols.is_empty() || is_lake(&entry) {
+        let (partition_columns, file_schema) = learn(state, cmd, &entry, &options).await?;
         entry.partition_columns = partition_columns.iter().map(PartitionEntry::try_new).collect::<Result<_>>()?;
         entry.columns = columns_of(&file_schema)?;
+    } else {
+        let table = ListingTableFactory::new().create(state, cmd).await?;
+        entry.columns = columns_of(&table.schema())?;
     }
     Ok(entry)
 }
 
-/// Whether a table is one directory, in which files come and go. What names its files is DataFusion's listing table.
+/// Whether files of a table come and go: it is one directory, or a pattern. What names its files is DataFusion's
+/// listing table.
 fn is_lake(entry: &TableEntry) -> bool {
-    let [location] = entry.locations.as_slice() else { return false };
     if !entry.partition_columns.is_empty() {
         return true;
     }
+    if entry.orders.is_empty() && entry.locations.iter().any(|location| is_glob(location)) {
+        return true;
+    }
+    let [location] = entry.locations.as_slice() else { return false };
     let last = location.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let is_directory = location.ends_with('/') || Path::new(location).is_dir() || !last.contains('.');
-    is_directory && !location.contains(['*', '?', '[', '{']) && entry.orders.is_empty()
+    is_directory && entry.orders.is_empty()
+}
+
+/// The store of a table's files and, where they are named by patterns, those.
+fn places(table: &str, locations: &[String]) -> Result<(Url, Vec<Glob>)> {
+    if let [directory] = locations
+        && !is_glob(directory)
+    {
+        return Ok((directory_url(directory)?, vec![]));
+    }
+    let mut roots = vec![];
+    let mut globs = vec![];
+    for location in locations {
+        let (root, found) = glob::parse(location)?;
+        roots.push(root);
+        globs.extend(found);
+    }
+    let Some(root) = roots.pop() else { return user_err!("table {table:?} has no location") };
+    match roots.iter().find(|other| **other != root) {
+        Some(other) => user_err!("table {table:?}: its locations are in {other} and in {root}; a table has one store"),
+        None => Ok((directory_url(&root)?, globs)),
+    }
 }
 
 /// The table of an entry.
@@ -105,19 +143,28 @@ pub async fn open(
             .build();
         return ListingTableFactory::new().create(state, &cmd).await;
     }
-    let [location] = entry.locations.as_slice() else {
-        return user_err!("table {name:?}: a table of directories has one LOCATION, got {}", entry.locations.len());
-    };
+    let (directory, globs) = places(name, &entry.locations)?;
     let (format, extension) = format(state, name, &entry.format, &entry.options.clone().into_iter().collect())?;
     let partition_columns = entry.partition_columns.iter().map(PartitionEntry::column).collect::<Result<Vec<_>>>()?;
+    let listing_seconds =
+        if directory.scheme() == "file" { 0 } else { entry.listing_seconds.unwrap_or(LISTING_SECONDS) };
     let target = WriteTarget {
-        directory: directory_url(location)?,
+        directory,
         format: entry.format.clone(),
         extension,
         options: entry.options.clone(),
         partition_columns,
     };
-    Ok(Arc::new(LakeTable::new(target, format, file_schema, entry.definition.clone(), Arc::clone(writes))))
+    Ok(Arc::new(LakeTable::new(Parts {
+        target,
+        globs,
+        format,
+        file_schema,
+        definition: entry.definition.clone(),
+        listing_age_max: Duration::from_secs(listing_seconds),
+        skip_bad_files: entry.skip_bad_files,
+        writes: Arc::clone(writes),
+    })))
 }
 
 /// # Errors
@@ -140,18 +187,24 @@ fn check(cmd: &CreateExternalTable) -> Result<()> {
     }
 }
 
-/// Takes our own option out of the table's: whether its directories are named in several ways.
+/// Text files that are named as compressed ones are, where the statement does not say how they are compressed.
 ///
 /// # Errors
-/// When it has a value that it does not take.
-fn take_directory_names(cmd: &mut CreateExternalTable) -> Result<bool> {
-    let names = [DIRECTORY_NAMES.to_string(), format!("format.{DIRECTORY_NAMES}")];
-    let Some(value) = names.iter().find_map(|name| cmd.options.remove(name)) else { return Ok(false) };
-    match value.to_lowercase().as_str() {
-        "mixed" => Ok(true),
-        "regular" => Ok(false),
-        _ => user_err!("table {}: {DIRECTORY_NAMES:?} is 'regular' or 'mixed', not {value:?}", cmd.name),
+/// When the names say different things.
+fn take_compression(cmd: &mut CreateExternalTable, locations: &[String]) -> Result<()> {
+    let is_text = ["CSV", "JSON"].iter().any(|text| cmd.file_type.eq_ignore_ascii_case(text));
+    if !is_text || cmd.options.keys().any(|name| name.trim_start_matches("format.") == "compression") {
+        return Ok(());
     }
+    let compression = |location: &String| COMPRESSED.iter().find(|(end, _)| location.ends_with(end));
+    let mut named: Vec<Option<&str>> = locations.iter().map(|name| compression(name).map(|(_, name)| *name)).collect();
+    named.dedup();
+    match named.as_slice() {
+        [None] | [] => {}
+        [Some(compression)] => drop(cmd.options.insert(COMPRESSION.into(), (*compression).into())),
+        _ => return user_err!("table {}: all files of a table are compressed in the same way", cmd.name),
+    }
+    Ok(())
 }
 
 /// Relative locations begin where the scheduler was started, also after it is started elsewhere.
@@ -204,20 +257,33 @@ fn format(
     Ok((format, format!(".{}", extension.trim_start_matches('.'))))
 }
 
-/// The partition columns and the columns of the files of a partitioned table.
-async fn learn(state: &SessionState, cmd: &CreateExternalTable) -> Result<(Vec<PartitionColumn>, SchemaRef)> {
-    let [location] = cmd.locations.as_slice() else {
-        return user_err!("table {}: a partitioned table has one LOCATION, got {}", cmd.name, cmd.locations.len());
-    };
-    let url = directory_url(location)?;
+/// The partition columns and the columns of the files of a table of directories or patterns.
+async fn learn(
+    state: &SessionState,
+    cmd: &CreateExternalTable,
+    entry: &TableEntry,
+    options: &TableOptions,
+) -> Result<(Vec<PartitionColumn>, SchemaRef)> {
+    let (url, globs) = places(cmd.name.table(), &entry.locations)?;
     let (format, extension) = format(state, cmd.name.table(), &cmd.file_type, &cmd.options)?;
     let root = ObjectStoreUrl::parse(&url[..url::Position::BeforePath])?;
     let store = state.runtime_env().object_store(&root)?;
-    let names = match cmd.table_partition_cols.clone() {
-        named if named.is_empty() => named_partitions(store.as_ref(), &url).await?,
-        named => named,
+    let (names, found) = match globs.is_empty() {
+        true => {
+            let names = match cmd.table_partition_cols.clone() {
+                named if named.is_empty() => named_partitions(store.as_ref(), &url).await?,
+                named => named,
+            };
+            let found = probe(store.as_ref(), &url, &names, &extension).await?;
+            (names, found)
+        }
+        false => {
+            let names = cmd.table_partition_cols.clone();
+            let found = probe_globs(store.as_ref(), &globs, &names, &extension).await?;
+            (names, found)
+        }
     };
-    let found = probe(store.as_ref(), &url, &names, &extension).await?;
+    let is_irregular = options.has_mixed_names || !globs.is_empty();
     let partition_columns: Vec<PartitionColumn> = names
         .iter()
         .zip(&found.directories)
@@ -227,39 +293,88 @@ async fn learn(state: &SessionState, cmd: &CreateExternalTable) -> Result<(Vec<P
             PartitionColumn {
                 name: name.clone(),
                 data_type: declared_type(cmd, name).unwrap_or_else(|| infer_type(name, values)),
-                naming,
+                naming: Naming { is_regular: naming.is_regular && !is_irregular, ..naming },
             }
         })
         .collect();
-    let file_schema = match declared_file_schema(cmd, &names)? {
-        Some(schema) => schema,
-        None if url.to_file_path().is_ok_and(|path| !path.exists()) => {
-            return user_err!(
-                "table {}: {url} does not exist on the machine of the scheduler, where relative locations begin in its working directory; declare the columns in CREATE EXTERNAL TABLE if the first upload is still to come",
-                cmd.name
-            );
-        }
-        None if found.files.is_empty() => {
-            let level = names.iter().zip(&found.directories).find(|(_, directories)| directories.is_empty());
-            let missing = match level {
-                Some((column, _)) => format!("no directories {column}=VALUE or VALUE for partition column {column:?}"),
-                None => format!("no {extension} files in the newest of its directories"),
-            };
-            return user_err!(
-                "table {}: {url} has {missing}; declare the columns in CREATE EXTERNAL TABLE, or create the table after the first upload",
-                cmd.name
-            );
-        }
-        None => {
-            let newest = &found.files[found.files.len().saturating_sub(SCHEMA_FILES_MAX)..];
-            let schema = format
-                .infer_schema(state, &store, newest)
-                .await
-                .map_err(|e| e.context(format!("table {}: reading the schema of {}", cmd.name, newest[0].location)))?;
-            without_partition_columns(&schema, &names)?
-        }
+    if let Some(schema) = declared_file_schema(cmd, &names)? {
+        return Ok((partition_columns, schema));
+    }
+    if found.files.is_empty() {
+        return user_err!("{}", nothing_found(cmd, &url, &globs, &names, &found, &extension));
+    }
+    let files = match options.merge_schema && globs.is_empty() {
+        true => data_files(store.as_ref(), &url, &extension).await?,
+        false if options.merge_schema => found.files,
+        false => found.files[found.files.len().saturating_sub(SCHEMA_FILES_MAX)..].to_vec(),
     };
-    Ok((partition_columns, file_schema))
+    let read = Reading { state, store: &store, format: &format, options };
+    let schema = read.schema(files).await.map_err(|e| e.context(format!("table {}", cmd.name)))?;
+    Ok((partition_columns, without_partition_columns(&schema, &names)?))
+}
+
+/// Why the columns of a table cannot be found out, and what to do.
+fn nothing_found(
+    cmd: &CreateExternalTable,
+    url: &Url,
+    globs: &[Glob],
+    names: &[String],
+    found: &Probe,
+    extension: &str,
+) -> String {
+    const REMEDY: &str = "declare the columns in CREATE EXTERNAL TABLE, or create the table after the first upload";
+    let table = &cmd.name;
+    if !globs.is_empty() {
+        return format!("table {table}: no file is named {}; {REMEDY}", cmd.locations.join(" or "));
+    }
+    if url.to_file_path().is_ok_and(|path| !path.exists()) {
+        return format!(
+            "table {table}: {url} does not exist on the machine of the scheduler, where relative locations begin in its working directory; declare the columns in CREATE EXTERNAL TABLE if the first upload is still to come"
+        );
+    }
+    let level = names.iter().zip(&found.directories).find(|(_, directories)| directories.is_empty());
+    let missing = match level {
+        Some((column, _)) => format!("no directories {column}=VALUE or VALUE for partition column {column:?}"),
+        None => format!("no {extension} files in the newest of its directories"),
+    };
+    format!("table {table}: {url} has {missing}; {REMEDY}")
+}
+
+/// How the schemas of files are looked up.
+struct Reading<'a> {
+    state: &'a SessionState,
+    store: &'a Arc<dyn ObjectStore>,
+    format: &'a Arc<dyn FileFormat>,
+    options: &'a TableOptions,
+}
+
+impl Reading<'_> {
+    /// The columns of all of `files`, of which those that cannot be read are left out where the table says so.
+    async fn schema(&self, files: Vec<ObjectMeta>) -> Result<SchemaRef> {
+        let schemas = files.iter().map(|file| self.schema_of(file));
+        let schemas = futures::stream::iter(schemas.collect::<Vec<_>>()).buffered(SCHEMAS_CONCURRENT);
+        let schemas: Vec<(String, Result<SchemaRef>)> = schemas.collect().await;
+        let mut read = vec![];
+        let mut bad = None;
+        for (file, schema) in schemas {
+            match schema {
+                Ok(schema) => read.push((file, schema)),
+                Err(error) if self.options.skip_bad_files && is_of_file(&error) => bad = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        match bad {
+            Some(error) if read.is_empty() => Err(error.context("none of the files can be read")),
+            _ => drift::merged(&read),
+        }
+    }
+
+    async fn schema_of(&self, file: &ObjectMeta) -> (String, Result<SchemaRef>) {
+        let schema = self.format.infer_schema(self.state, self.store, std::slice::from_ref(file)).await;
+        let name = file.location.to_string();
+        let schema = schema.map_err(|e| e.context(format!("reading the schema of {name}")));
+        (name, schema)
+    }
 }
 
 fn declared_type(cmd: &CreateExternalTable, column: &str) -> Option<DataType> {

@@ -1,7 +1,8 @@
-//! A table whose files lie in directories of partition values.
+//! A table whose files lie in directories of partition values, or where patterns say.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::{FieldRef, SchemaRef};
@@ -21,10 +22,12 @@ use object_store::ObjectStore;
 use url::Url;
 
 use super::calendar::{Calendar, DATE};
+use super::glob::Glob;
 use super::layout::PartitionColumn;
+use super::lister::{Lister, ListingCache};
 use super::listing::Listing;
 use super::store::CatalogStore;
-use crate::operators::write_of;
+use crate::operators::{SkipIfBad, write_of};
 
 /// Times that a directory is listed while others publish what they wrote.
 const LISTINGS_MAX: usize = 4;
@@ -42,26 +45,37 @@ pub struct WriteTarget {
     pub partition_columns: Vec<PartitionColumn>,
 }
 
+/// What a table is opened from.
+pub(super) struct Parts {
+    pub target: WriteTarget,
+    /// Where its files are, if not below the target's directory.
+    pub globs: Vec<Glob>,
+    pub format: Arc<dyn FileFormat>,
+    pub file_schema: SchemaRef,
+    pub definition: Option<String>,
+    pub listing_age_max: Duration,
+    pub skip_bad_files: bool,
+    pub writes: Arc<CatalogStore>,
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct LakeTable {
     target: WriteTarget,
+    globs: Vec<Glob>,
     format: Arc<dyn FileFormat>,
     schema: TableSchema,
     calendar: Option<Calendar>,
     has_date: bool,
     definition: Option<String>,
+    skip_bad_files: bool,
+    listings: ListingCache,
     writes: Arc<CatalogStore>,
 }
 
 impl LakeTable {
-    pub(super) fn new(
-        target: WriteTarget,
-        format: Arc<dyn FileFormat>,
-        file_schema: SchemaRef,
-        definition: Option<String>,
-        writes: Arc<CatalogStore>,
-    ) -> Self {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { target, globs, format, file_schema, definition, listing_age_max, skip_bad_files, writes } = parts;
         let calendar = Calendar::of(&target.partition_columns);
         let date = calendar.as_ref().and_then(|calendar| calendar.schema().fields().last()).cloned();
         let date = date.filter(|_| file_schema.field_with_name(DATE).is_err());
@@ -69,7 +83,8 @@ impl LakeTable {
         let fields = target.partition_columns.iter().map(|column| Arc::new(column.field()));
         let fields: Vec<FieldRef> = fields.chain(date).collect();
         let schema = TableSchema::builder(file_schema).with_table_partition_cols(fields).build();
-        Self { target, format, schema, calendar, has_date, definition, writes }
+        let listings = ListingCache::new(listing_age_max);
+        Self { target, globs, format, schema, calendar, has_date, definition, skip_bad_files, listings, writes }
     }
 
     /// The column that is made of others, and so cannot be written.
@@ -86,35 +101,73 @@ impl LakeTable {
         !filter.is_volatile() && !columns.is_empty() && columns.iter().all(|column| is_partition(&column.name))
     }
 
-    /// Where and how rows are added.
-    pub fn target(&self) -> &WriteTarget {
-        &self.target
+    /// Where and how rows are added; `None` where there is no directory for them.
+    pub fn target(&self) -> Option<&WriteTarget> {
+        self.globs.is_empty().then_some(&self.target)
     }
 
-    fn store(&self, session: &dyn Session) -> Result<(Arc<dyn ObjectStore>, ObjectStoreUrl)> {
-        let root = ObjectStoreUrl::parse(&self.target.directory[..url::Position::BeforePath])?;
-        Ok((session.runtime_env().object_store(&root)?, root))
+    fn root(&self) -> Result<ObjectStoreUrl> {
+        ObjectStoreUrl::parse(&self.target.directory[..url::Position::BeforePath])
+    }
+
+    /// # Errors
+    /// When no store can be made for the table's URL.
+    pub fn store(&self, session: &dyn Session) -> Result<Arc<dyn ObjectStore>> {
+        session.runtime_env().object_store(self.root()?)
+    }
+
+    pub fn format(&self) -> &Arc<dyn FileFormat> {
+        &self.format
+    }
+
+    /// Reads files of the table as they are, with the columns `file_schema`, and all columns that can be written.
+    ///
+    /// # Errors
+    /// Those of the format.
+    pub async fn scan_files(
+        &self,
+        session: &dyn Session,
+        groups: Vec<FileGroup>,
+        file_schema: SchemaRef,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let columns = self.schema.table_partition_cols().iter().take(self.target.partition_columns.len());
+        let schema =
+            TableSchema::builder(file_schema).with_table_partition_cols(columns.cloned().collect::<Vec<_>>()).build();
+        let without_made = |mut file: PartitionedFile| {
+            file.partition_values.truncate(self.target.partition_columns.len());
+            file
+        };
+        let groups = groups.into_iter().map(|group| group.into_inner().into_iter().map(without_made).collect());
+        let config = FileScanConfigBuilder::new(self.root()?, self.format.file_source(schema.clone()))
+            .with_file_groups(groups.collect())
+            .with_statistics(Statistics::new_unknown(schema.table_schema()))
+            .build();
+        self.format.create_physical_plan(session, config).await
     }
 
     /// The files that a query with these filters reads: of each write to the table all or none.
-    async fn visible_files(
-        &self,
-        session: &dyn Session,
-        store: &dyn ObjectStore,
-        filters: &[Expr],
-    ) -> Result<Vec<PartitionedFile>> {
+    ///
+    /// # Errors
+    /// Those of the store, and of directories that are not what they should be.
+    pub async fn files(&self, session: &dyn Session, filters: &[Expr]) -> Result<Vec<PartitionedFile>> {
+        let store = self.store(session)?;
         let filters = filters.iter().filter(|filter| self.is_decided_by_directories(filter));
         let filters: Vec<Expr> = filters.cloned().collect();
-        let calendar = self.calendar.as_ref();
-        let listing = Listing { target: &self.target, calendar, has_date: self.has_date, session, store };
+        let (calendar, has_date) = (self.calendar.as_ref(), self.has_date);
         let mut listings = 0;
         loop {
             listings += 1;
-            let before = self.writes.now();
-            let mut files = listing.files(&filters).await?;
+            let lister = Lister::new(store.as_ref(), &self.listings, listings > 1, &self.writes);
+            let listing = Listing { target: &self.target, calendar, has_date, session, lister: &lister };
+            let mut files = match self.globs.is_empty() {
+                true => listing.files(&filters).await?,
+                false => listing.files_of(&self.globs, &filters).await?,
+            };
+            let before = lister.before().unwrap_or_else(|| self.writes.now());
             let listed = files.iter().filter_map(|file| write_of(&file.object_meta.location)).collect();
-            if let Some(hidden) = self.writes.hidden_writes(&before, listed, listings == LISTINGS_MAX).await? {
-                files.retain(|file| write_of(&file.object_meta.location).is_none_or(|write| !hidden.contains(write)));
+            let (directory, is_last) = (self.target.directory.as_str(), listings == LISTINGS_MAX);
+            if let Some(hidden) = self.writes.hidden(&before, directory, listed, is_last).await? {
+                files.retain(|file| !hidden.contains(&file.object_meta));
                 return Ok(files);
             }
         }
@@ -153,14 +206,16 @@ impl TableProvider for LakeTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let (store, root) = self.store(session)?;
-        let files = self.visible_files(session, store.as_ref(), filters).await?;
+        let mut files = self.files(session, filters).await?;
+        if self.skip_bad_files {
+            files = files.into_iter().map(|file| file.with_extension(SkipIfBad)).collect();
+        }
         if files.is_empty() {
             return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
         }
         let groups = FileGroup::new(files).split_files(session.config().target_partitions());
         let source = self.format.file_source(self.schema.clone());
-        let config = FileScanConfigBuilder::new(root, source)
+        let config = FileScanConfigBuilder::new(self.root()?, source)
             .with_file_groups(groups)
             .with_statistics(Statistics::new_unknown(&self.schema()))
             .with_projection_indices(projection.cloned())?

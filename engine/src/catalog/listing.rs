@@ -16,15 +16,17 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::catalog::Session;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::logical_expr::Expr;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use object_store::ObjectMeta;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore};
 
 use super::calendar::{Calendar, Span, date_of};
+use super::glob::Glob;
 use super::lake_table::WriteTarget;
 use super::layout::{PartitionColumn, parse_value, value_text};
+use super::lister::Lister;
 use crate::user_err;
 
 /// LIST requests under way at once for one scan.
@@ -44,7 +46,7 @@ pub(super) struct Listing<'a> {
     /// Whether files get the date as their last partition value.
     pub has_date: bool,
     pub session: &'a dyn Session,
-    pub store: &'a dyn ObjectStore,
+    pub lister: &'a Lister<'a>,
 }
 
 impl Listing<'_> {
@@ -151,11 +153,11 @@ impl Listing<'_> {
     async fn below(&self, level: Level) -> Result<Vec<Level>> {
         let column = &self.columns()[level.values.len()];
         let mut below = vec![];
-        for path in self.store.list_with_delimiter(Some(&level.path)).await?.common_prefixes {
+        for path in &self.lister.entries(&level.path).await?.common_prefixes {
             let Some(name) = path.filename() else { continue };
-            if let Some(value) = self.value(column, name, &path)? {
+            if let Some(value) = self.value(column, name, path)? {
                 let values = level.values.iter().cloned().chain([value]).collect();
-                below.push(Level { path, values });
+                below.push(Level { path: path.clone(), values });
             }
         }
         Ok(below)
@@ -212,13 +214,48 @@ impl Listing<'_> {
     }
 
     async fn files_below(&self, level: Level) -> Result<Vec<PartitionedFile>> {
-        let found: Vec<ObjectMeta> = self.store.list(Some(&level.path)).try_collect().await?;
+        let found = self.lister.files(&level.path).await?;
+        self.located(&level, &found.objects, Self::is_data)
+    }
+
+    /// The files of globs whose partition values satisfy `filters`: those of the last directories above each.
+    pub async fn files_of(&self, globs: &[Glob], filters: &[Expr]) -> Result<Vec<PartitionedFile>> {
+        let found: Vec<_> = globs.iter().map(|glob| glob.find(self.lister).boxed()).collect();
+        let found = futures::stream::iter(found).buffered(LISTS_CONCURRENT);
+        let mut files = vec![];
+        for found in found.try_collect::<Vec<_>>().await? {
+            for (level, meta) in found.files.iter().map(|meta| (self.above(meta), meta)) {
+                files.extend(self.located(&level, std::slice::from_ref(meta), |_, meta| meta.size > 0)?);
+            }
+            for (level, meta) in found.below.iter().map(|meta| (self.above(meta), meta)) {
+                files.extend(self.located(&level, std::slice::from_ref(meta), Self::is_data)?);
+            }
+        }
+        files.sort_by(|a, b| a.object_meta.location.cmp(&b.object_meta.location));
+        // Two globs may name the same file.
+        files.dedup_by(|a, b| a.object_meta.location == b.object_meta.location);
+        self.filtered(files, filters)
+    }
+
+    /// The directory above all those of partition columns that a file lies in.
+    fn above(&self, meta: &ObjectMeta) -> Level {
+        let n = meta.location.parts_count().saturating_sub(self.columns().len() + 1);
+        Level { path: Path::from_iter(meta.location.parts().take(n)), values: vec![] }
+    }
+
+    /// Files below a directory with their partition values, in the order of their names.
+    fn located(
+        &self,
+        level: &Level,
+        found: &[ObjectMeta],
+        is_data: impl Fn(&Self, &ObjectMeta) -> bool,
+    ) -> Result<Vec<PartitionedFile>> {
         let mut directories: HashMap<Vec<String>, Option<Vec<ScalarValue>>> = HashMap::new();
         let mut files = vec![];
         for meta in found {
             let parts = meta.location.prefix_match(&level.path).into_iter().flatten();
             let mut parts: Vec<String> = parts.map(|part| part.as_ref().to_string()).collect();
-            if parts.iter().any(|part| part.starts_with(['_', '.'])) || !self.is_data(&meta) {
+            if parts.iter().any(|part| part.starts_with(['_', '.'])) || !is_data(self, meta) {
                 continue;
             }
             let n_missing = self.columns().len() - level.values.len();
@@ -229,16 +266,16 @@ impl Listing<'_> {
             let values = match directories.get(&parts) {
                 Some(values) => values.clone(),
                 None => {
-                    let values = self.values_of(&level, &parts)?;
+                    let values = self.values_of(level, &parts)?;
                     directories.insert(parts, values.clone());
                     values
                 }
             };
             let Some(values) = values else { continue };
-            files.push(PartitionedFile::new_from_meta(meta).with_partition_values(values));
+            files.push(PartitionedFile::new_from_meta(meta.clone()).with_partition_values(values));
         }
         files.sort_by(|a, b| a.object_meta.location.cmp(&b.object_meta.location));
-        Ok::<_, DataFusionError>(files)
+        Ok(files)
     }
 
     /// The partition values of files in a directory; `None` where it is no data.

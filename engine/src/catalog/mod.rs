@@ -3,7 +3,7 @@
 //! ```text
 //! statement ─► entry ─► snapshot ─► store (the warehouse)
 //!                          │
-//! query ─► provider ◄──────┘ ─► lake_table ─► listing (layout, calendar), or DataFusion's listing table
+//! query ─► provider ◄──────┘ ─► lake_table ─► listing (layout, calendar), glob ─► lister (LIST, remembered)
 //! ```
 //!
 //! The directories of a lake are partitions: `year=2019/month=08/day=13` or plain `2019/08/13`.
@@ -14,19 +14,27 @@
 
 mod broken_view;
 mod calendar;
+mod drift;
 mod entry;
 mod factory;
+mod glob;
 mod lake_table;
 mod layout;
+mod lister;
 mod listing;
+mod options;
 mod probe;
 mod provider;
+mod replaced;
 mod snapshot;
 mod store;
 
+pub use drift::merged;
 pub use entry::{Entry, PartitionEntry, TableEntry, ViewEntry, columns_of};
 pub use factory::{describe, file_extension};
 pub use lake_table::{LakeTable, WriteTarget};
 pub use layout::{Naming, PartitionColumn};
 pub use provider::Catalog;
+pub use replaced::Replaced;
 pub use snapshot::{IfTaken, PUBLIC, Snapshot};
+pub use store::WRITES;

@@ -1,12 +1,16 @@
 //! What creating a table looks up in its directories.
 
+use std::collections::BTreeSet;
+
 use datafusion::error::Result;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 use url::Url;
 
+use super::glob::Glob;
 use super::layout::{is_number, value_text};
+use super::lister::Lister;
 
 /// What creating a table needs to know of its directories: their names on one path down for each level, the newest last,
 /// and the files at its end.
@@ -38,7 +42,7 @@ pub(super) async fn probe(store: &dyn ObjectStore, url: &Url, columns: &[String]
                 continue;
             }
         }
-        let files = if level == columns.len() { data_files(store, &path, extension).await? } else { vec![] };
+        let files = if level == columns.len() { files_below(store, &path, extension).await? } else { vec![] };
         let is_found = !files.is_empty();
         directories.resize(columns.len(), vec![]);
         let found = Probe { directories: directories.clone(), files };
@@ -61,6 +65,34 @@ async fn partitions(store: &dyn ObjectStore, path: &Path, column: &str) -> Resul
     Ok(below)
 }
 
+/// What patterns name: the files, and the names of the last directories above them.
+pub(super) async fn probe_globs(
+    store: &dyn ObjectStore,
+    globs: &[Glob],
+    columns: &[String],
+    extension: &str,
+) -> Result<Probe> {
+    let mut files: Vec<ObjectMeta> = vec![];
+    for glob in globs {
+        let found = glob.find(&Lister::of_store(store)).await?;
+        files.extend(found.files.into_iter().filter(|meta| meta.size > 0));
+        files.extend(
+            found.below.into_iter().filter(|meta| meta.size > 0 && meta.location.as_ref().ends_with(extension)),
+        );
+    }
+    files.sort_by(|a, b| a.location.cmp(&b.location));
+    files.dedup();
+    let mut directories = vec![BTreeSet::new(); columns.len()];
+    for file in &files {
+        let parts: Vec<String> = file.location.parts().map(|part| part.as_ref().to_string()).collect();
+        let Some(above) = parts.len().checked_sub(1 + columns.len()) else { continue };
+        for (names, part) in directories.iter_mut().zip(&parts[above..]) {
+            names.insert(part.clone());
+        }
+    }
+    Ok(Probe { directories: directories.into_iter().map(|names| names.into_iter().collect()).collect(), files })
+}
+
 /// The partition columns of a table that was created without naming them: those in the names of its directories.
 pub(super) async fn named_partitions(store: &dyn ObjectStore, url: &Url) -> Result<Vec<String>> {
     let mut path = Path::from_url_path(url.path())?;
@@ -79,9 +111,18 @@ pub(super) async fn named_partitions(store: &dyn ObjectStore, url: &Url) -> Resu
     Ok(columns)
 }
 
-async fn data_files(store: &dyn ObjectStore, path: &Path, extension: &str) -> Result<Vec<ObjectMeta>> {
+/// All data files below a table's directory.
+pub(super) async fn data_files(store: &dyn ObjectStore, url: &Url, extension: &str) -> Result<Vec<ObjectMeta>> {
+    files_below(store, &Path::from_url_path(url.path())?, extension).await
+}
+
+async fn files_below(store: &dyn ObjectStore, path: &Path, extension: &str) -> Result<Vec<ObjectMeta>> {
     let mut files: Vec<ObjectMeta> = store.list(Some(path)).try_collect().await?;
-    files.retain(|meta| meta.size > 0 && meta.location.as_ref().ends_with(extension));
+    let is_hidden = |meta: &ObjectMeta| {
+        let mut parts = meta.location.prefix_match(path).into_iter().flatten();
+        parts.any(|part| part.as_ref().starts_with(['_', '.']))
+    };
+    files.retain(|meta| meta.size > 0 && meta.location.as_ref().ends_with(extension) && !is_hidden(meta));
     files.sort_by(|a, b| a.location.cmp(&b.location));
     Ok(files)
 }

@@ -37,11 +37,25 @@ pub struct Snapshot {
     /// hidden from readers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pending: BTreeMap<String, u64>,
+    /// Writes whose files have taken the place of others, which are hidden from readers until they are gone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    replacing: BTreeMap<String, Replacing>,
+    /// Directories whose files are being rewritten, by whom, and since when.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    locks: BTreeMap<String, (String, u64)>,
     /// Counts writes that were ever pending.
     #[serde(default)]
     pub begun: u64,
     /// SHA-256 of this snapshot with this field empty.
     checksum: String,
+}
+
+/// A write that has taken the place of files below a directory. Which those are is in the log of writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replacing {
+    pub directory: String,
+    /// In milliseconds of Unix time.
+    pub since: u64,
 }
 
 /// What becomes of a name that is taken.
@@ -70,7 +84,16 @@ impl IfTaken {
 impl Default for Snapshot {
     fn default() -> Self {
         let schemas = BTreeMap::from([(PUBLIC.to_string(), Entries::new())]);
-        Self { format: FORMAT, version: 0, schemas, pending: BTreeMap::new(), begun: 0, checksum: String::new() }
+        Self {
+            format: FORMAT,
+            version: 0,
+            schemas,
+            pending: BTreeMap::new(),
+            replacing: BTreeMap::new(),
+            locks: BTreeMap::new(),
+            begun: 0,
+            checksum: String::new(),
+        }
     }
 }
 
@@ -207,6 +230,51 @@ impl Snapshot {
     /// Writes that are pending since before this time.
     pub fn pending_since_before(&self, unix_ms: u64) -> Vec<String> {
         self.pending.iter().filter(|(_, since)| **since < unix_ms).map(|(write, _)| write.clone()).collect()
+    }
+
+    /// Hides the files in whose place those of a write are.
+    pub fn begin_replacing(&mut self, write: &str, directory: &str, now_unix_ms: u64) {
+        let replacing = Replacing { directory: directory.to_string(), since: now_unix_ms };
+        self.replacing.insert(write.to_string(), replacing);
+    }
+
+    /// To be called when the files that were replaced are gone.
+    pub fn end_replacing(&mut self, write: &str) {
+        self.replacing.remove(write);
+    }
+
+    pub fn replacing(&self) -> &BTreeMap<String, Replacing> {
+        &self.replacing
+    }
+
+    /// Makes `holder` the only one that rewrites files below a directory.
+    ///
+    /// # Errors
+    /// When another one does, and has begun or gone on after `oldest_unix_ms`.
+    pub fn lock(&mut self, directory: &str, holder: &str, now_unix_ms: u64, oldest_unix_ms: u64) -> Result<()> {
+        let is_held = |(other, (by, since)): (&String, &(String, u64))| {
+            by != holder && *since >= oldest_unix_ms && (other.starts_with(directory) || directory.starts_with(other))
+        };
+        if self.locks.iter().any(is_held) {
+            return user_err!("another statement rewrites files of {directory}; try again when it is done");
+        }
+        self.locks.insert(directory.to_string(), (holder.to_string(), now_unix_ms));
+        Ok(())
+    }
+
+    /// # Errors
+    /// When the lock was taken over by another one.
+    pub fn check_lock(&self, directory: &str, holder: &str) -> Result<()> {
+        match self.locks.get(directory) {
+            Some((by, _)) if by == holder => Ok(()),
+            _ => user_err!("rewriting files of {directory} took so long that another statement took over; try again"),
+        }
+    }
+
+    pub fn unlock(&mut self, directory: &str, holder: &str) {
+        if self.check_lock(directory, holder).is_ok() {
+            self.locks.remove(directory);
+        }
     }
 
     /// Directories of the warehouse that tables have.

@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
+use object_store::ObjectMeta;
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
 
+use super::replaced::Replaced;
 use super::snapshot::Snapshot;
+use crate::operators::write_of;
 use crate::storage::{Directory, is_not_found};
-use crate::user_err;
+use crate::{external, user_err};
 
 /// Versions that are kept. Readers list before they read, and a version may be gone by then.
 const VERSIONS_KEPT: u64 = 16;
@@ -34,9 +37,17 @@ struct Known {
     looked: Instant,
 }
 
+/// The directory of the warehouse that knows what writes do.
+pub const WRITES: &str = "writes";
+
+/// Lists of replaced files that are remembered.
+const REPLACED_MAX: usize = 1_000;
+
 #[derive(Debug)]
 pub struct CatalogStore {
     versions: Directory,
+    writes: Directory,
+    replaced: parking_lot::Mutex<HashMap<String, Arc<Replaced>>>,
     known: RwLock<Known>,
     /// Writers of this process wait for each other; only those of others are raced with.
     writing: Mutex<()>,
@@ -48,12 +59,47 @@ pub struct CatalogStore {
 struct Settled {
     writes: HashMap<String, u64>,
     clock: u64,
+    /// Counts the writes of this process.
+    own: u64,
+}
+
+/// Files that a reader must not see.
+#[derive(Debug, Default)]
+pub struct Hidden {
+    writes: HashSet<String>,
+    replaced: Vec<Arc<Replaced>>,
+}
+
+impl Hidden {
+    pub fn contains(&self, file: &ObjectMeta) -> bool {
+        write_of(&file.location).is_some_and(|write| self.writes.contains(write))
+            || self.replaced.iter().any(|replaced| replaced.contains(file))
+    }
 }
 
 /// What is known at a moment.
+#[derive(Debug, Clone)]
 pub struct Moment {
     snapshot: Arc<Snapshot>,
     clock: u64,
+    own: u64,
+}
+
+impl Moment {
+    /// Whether this process has written nothing between the two.
+    pub fn is_as_known_at(&self, other: &Self) -> bool {
+        self.own == other.own
+    }
+}
+
+impl Settled {
+    fn add(&mut self, write: &str) {
+        if self.writes.len() >= SETTLED_MAX {
+            self.writes.clear();
+        }
+        self.clock += 1;
+        self.writes.entry(write.to_string()).or_insert(self.clock);
+    }
 }
 
 impl CatalogStore {
@@ -62,7 +108,14 @@ impl CatalogStore {
     pub async fn open(warehouse: &Directory) -> Result<Self> {
         let versions = warehouse.child("catalog")?;
         let known = Known { snapshot: read_newest(&versions, None).await?, looked: Instant::now() };
-        Ok(Self { versions, known: RwLock::new(known), writing: Mutex::default(), settled: Default::default() })
+        Ok(Self {
+            versions,
+            writes: warehouse.child(WRITES)?,
+            replaced: Default::default(),
+            known: RwLock::new(known),
+            writing: Mutex::default(),
+            settled: Default::default(),
+        })
     }
 
     /// The catalog as it was last seen.
@@ -72,8 +125,11 @@ impl CatalogStore {
 
     /// What is known now. Readers ask before they list.
     pub fn now(&self) -> Moment {
-        let clock = self.settled.lock().clock;
-        Moment { snapshot: self.snapshot(), clock }
+        let (clock, own) = {
+            let settled = self.settled.lock();
+            (settled.clock, settled.own)
+        };
+        Moment { snapshot: self.snapshot(), clock, own }
     }
 
     /// Looks for changes by other processes, unless that was done less than `age_max` ago.
@@ -125,22 +181,24 @@ impl CatalogStore {
         user_err!("the catalog was changed by others {COMMIT_ATTEMPTS_MAX} times in a row; try again")
     }
 
-    /// Which of the writes whose files a reader has listed since `before` it must not see: those that were pending.
-    /// `None` when it has to list again, as one may have begun and ended meanwhile; not where this is the `last` time, then
-    /// writes that cannot be told from such ones are hidden.
-    pub async fn hidden_writes(
+    /// Which of the files that a reader has listed below `directory` since `before` it must not see: those of writes that
+    /// were pending, and those in whose place others are. `None` when it has to list again, as a write may have begun and
+    /// ended meanwhile; not where this is the `last` time, then writes that cannot be told from such ones are hidden.
+    pub async fn hidden(
         &self,
         before: &Moment,
+        directory: &str,
         listed: HashSet<&str>,
         is_last: bool,
-    ) -> Result<Option<HashSet<String>>> {
+    ) -> Result<Option<Hidden>> {
         let unsettled: Vec<&str> = {
             let settled = self.settled.lock();
             let was_settled = |write: &str| settled.writes.get(write).is_some_and(|since| *since <= before.clock);
             listed.into_iter().filter(|write| !was_settled(write)).collect()
         };
-        if unsettled.is_empty() {
-            return Ok(Some(HashSet::new()));
+        if unsettled.is_empty() && before.snapshot.begun == self.snapshot().begun {
+            let replaced = self.replaced(&before.snapshot, directory, &HashSet::new()).await?;
+            return Ok(Some(Hidden { writes: HashSet::new(), replaced }));
         }
         self.refresh(Duration::ZERO).await?;
         let after = self.snapshot();
@@ -151,19 +209,58 @@ impl CatalogStore {
         }
         let is_hidden = |write: &&str| !is_steady || before.is_pending(write) || after.is_pending(write);
         let (hidden, over): (Vec<&str>, Vec<&str>) = unsettled.into_iter().partition(is_hidden);
-        over.into_iter().for_each(|write| self.settle(write));
-        Ok(Some(hidden.into_iter().map(String::from).collect()))
+        {
+            let mut settled = self.settled.lock();
+            over.into_iter().for_each(|write| settled.add(write));
+        }
+        let writes: HashSet<String> = hidden.into_iter().map(String::from).collect();
+        // What replaces files that a reader sees it does not see itself.
+        let snapshot = if is_steady { &after } else { before };
+        let replaced = self.replaced(snapshot, directory, &writes).await?;
+        Ok(Some(Hidden { writes, replaced }))
     }
 
-    /// To be called when a write is over.
+    /// The files below a directory in whose place those of writes are, but for the writes that are `hidden`.
+    async fn replaced(
+        &self,
+        snapshot: &Snapshot,
+        directory: &str,
+        hidden: &HashSet<String>,
+    ) -> Result<Vec<Arc<Replaced>>> {
+        let mut all = vec![];
+        for (write, replacing) in snapshot.replacing() {
+            let is_here = replacing.directory.starts_with(directory) || directory.starts_with(&replacing.directory);
+            if is_here && !hidden.contains(write) {
+                all.push(self.replaced_by(write).await?);
+            }
+        }
+        Ok(all)
+    }
+
+    async fn replaced_by(&self, write: &str) -> Result<Arc<Replaced>> {
+        if let Some(known) = self.replaced.lock().get(write) {
+            return Ok(Arc::clone(known));
+        }
+        let read = match self.writes.get(&Replaced::name(write)).await {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(external)?,
+            // They are gone by now.
+            Err(error) if is_not_found(&error) => Replaced::default(),
+            Err(error) => return Err(error),
+        };
+        let read = Arc::new(read);
+        let mut known = self.replaced.lock();
+        if known.len() >= REPLACED_MAX {
+            known.clear();
+        }
+        known.insert(write.to_string(), Arc::clone(&read));
+        Ok(read)
+    }
+
+    /// To be called when a write of this process is over.
     pub fn settle(&self, write: &str) {
         let mut settled = self.settled.lock();
-        if settled.writes.len() >= SETTLED_MAX {
-            settled.writes.clear();
-        }
-        settled.clock += 1;
-        let now = settled.clock;
-        settled.writes.entry(write.to_string()).or_insert(now);
+        settled.own += 1;
+        settled.add(write);
     }
 
     /// Writes a version; `false` where another process has written one of that number.

@@ -9,6 +9,7 @@ mod blocks;
 mod collect;
 mod compressed_scan;
 mod partial_wire;
+mod skip_bad_files;
 mod write;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub use partial_wire::{
     decode_centroids, decode_distances, decode_drawn, decode_far_points, decode_moments, decode_partial,
     decode_weights, encode_centroids, encode_drift,
 };
+pub(crate) use skip_bad_files::{SkipBadFilesExec, SkipIfBad, is_of_file};
 pub use write::{WriteExec, WriteSpec, write_of, written};
 
 /// What travels of our nodes: everything but the input.
@@ -45,6 +47,7 @@ enum Node {
     Write(WriteSpec),
     /// The name of the compression.
     CompressedScan(String),
+    SkipBadFiles,
 }
 
 /// The wire form of `node` without its input, if it is one of ours.
@@ -57,6 +60,8 @@ pub(crate) fn encode(node: &dyn ExecutionPlan) -> Result<Option<Vec<u8>>> {
         Node::Write(exec.spec().clone())
     } else if let Some(exec) = node.downcast_ref::<CompressedScanExec>() {
         Node::CompressedScan(exec.compression().to_string())
+    } else if node.is::<SkipBadFilesExec>() {
+        Node::SkipBadFiles
     } else {
         return Ok(None);
     };
@@ -72,5 +77,6 @@ pub(crate) fn decode(blob: &[u8], inputs: &[Arc<dyn ExecutionPlan>]) -> Result<A
         Node::Blocks { fit, work } => Arc::new(BlocksExec::new(fit, work, Arc::clone(input))),
         Node::Write(spec) => Arc::new(WriteExec::new(spec, Arc::clone(input))),
         Node::CompressedScan(compression) => Arc::new(CompressedScanExec::new(compression.parse()?, Arc::clone(input))),
+        Node::SkipBadFiles => Arc::new(SkipBadFilesExec::new(Arc::clone(input))),
     })
 }

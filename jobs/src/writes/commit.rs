@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use covey_engine::catalog::{Catalog, Snapshot, WriteTarget};
+use covey_engine::catalog::{Catalog, Replaced, Snapshot, WRITES, WriteTarget};
 use covey_engine::operators::{WriteExec, WriteSpec, written};
 use covey_engine::staging::Staged;
 pub use covey_engine::staging::sweep;
@@ -31,13 +31,14 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use url::Url;
 use uuid::Uuid;
 
+use super::replaced::remove_later;
 use crate::Cluster;
 
 /// Files that are published at once.
 const PUBLISHED_CONCURRENT: usize = 16;
 
 /// A write that is being published for longer has died with its scheduler, and is taken back.
-const PENDING_MAX: Duration = Duration::from_secs(60 * 60);
+pub const PENDING_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// When what a write that failed has staged is removed: at once, and again for tasks that had not heard of its end.
 const SWEEPS: [Duration; 4] =
@@ -58,6 +59,14 @@ pub struct StagedRows {
     pub directory: Url,
     pub files: Vec<Staged>,
     pub rows: u64,
+    /// Files in whose place these are.
+    pub replaced: Option<Replacement>,
+}
+
+/// Files that go when those of a write are seen, under a lock on their directory.
+pub struct Replacement {
+    pub files: Replaced,
+    pub lock: String,
 }
 
 impl Writer<'_> {
@@ -72,11 +81,26 @@ impl Writer<'_> {
         target: &WriteTarget,
         file: Option<String>,
     ) -> Result<StagedRows> {
+        self.cluster.require_executors().await?;
+        let planning = Arc::clone(&self.session);
+        let plan = aside(async move { planning.state().create_physical_plan(&input).await }).await?;
+        self.stage_plan(name, plan, target, file).await
+    }
+
+    /// As [`stage`](Self::stage), of a query that is planned.
+    ///
+    /// # Errors
+    /// Those of the query and of the store.
+    pub async fn stage_plan(
+        &self,
+        name: &str,
+        plan: Arc<dyn ExecutionPlan>,
+        target: &WriteTarget,
+        file: Option<String>,
+    ) -> Result<StagedRows> {
         self.stores.uploads(&target.directory)?;
         self.cluster.require_executors().await?;
         let write = Uuid::now_v7().simple().to_string();
-        let planning = Arc::clone(&self.session);
-        let plan = aside(async move { planning.state().create_physical_plan(&input).await }).await?;
         let spec = WriteSpec {
             write: write.clone(),
             directory: target.directory.to_string(),
@@ -91,7 +115,7 @@ impl Writer<'_> {
         let batches = self.cluster.run(name, Arc::clone(&self.session), plan).await?;
         let (files, rows) = written(&batches)?;
         let write = swept.disarm();
-        Ok(StagedRows { write, directory: target.directory.clone(), files, rows })
+        Ok(StagedRows { write, directory: target.directory.clone(), files, rows, replaced: None })
     }
 
     /// Makes staged rows part of a directory that is read already, all at once.
@@ -100,6 +124,7 @@ impl Writer<'_> {
     /// Those of the store. Then nothing is left of them.
     pub async fn commit(&self, staged: StagedRows) -> Result<u64> {
         let (catalog, stores, warehouse) = (self.catalog.clone(), Arc::clone(&self.stores), self.warehouse.clone());
+        let is_replacing = staged.replaced.is_some();
         // Once begun it goes on to its end, also when its client has gone.
         let committed = tokio::spawn(async move {
             let rows = staged.rows;
@@ -110,6 +135,9 @@ impl Writer<'_> {
             let swept = sweep(&stores, &staged.directory, &staged.write).await;
             if let Err(error) = swept {
                 tracing::warn!(target: "covey", directory = %staged.directory, %error, "files of tasks that failed are left");
+            }
+            if result.is_ok() && is_replacing {
+                remove_later(catalog, warehouse, stores, staged.write);
             }
             result.map(|()| rows)
         });
@@ -133,13 +161,17 @@ fn distributed(plan: Arc<dyn ExecutionPlan>, spec: &WriteSpec) -> Result<Arc<dyn
 
 async fn commit(catalog: &Catalog, stores: &ObjectStores, warehouse: &Directory, staged: &StagedRows) -> Result<()> {
     // One file is whole by itself.
-    if staged.files.len() < 2 {
+    if staged.files.len() < 2 && staged.replaced.is_none() {
         publish(stores, &staged.files).await?;
         catalog.settle(&staged.write);
         return Ok(());
     }
-    let log = warehouse.child("writes")?;
+    let log = warehouse.child(WRITES)?;
     let manifest = format!("{}.json", staged.write);
+    if let Some(replaced) = &staged.replaced {
+        let list = serde_json::to_vec(&replaced.files).map_err(external)?;
+        log.put(&Replaced::name(&staged.write), Bytes::from(list)).await?;
+    }
     log.put(&manifest, Bytes::from(serde_json::to_vec(&staged.files).map_err(external)?)).await?;
     let write = staged.write.as_str();
     let begin = |snapshot: &mut Snapshot| {
@@ -147,15 +179,30 @@ async fn commit(catalog: &Catalog, stores: &ObjectStores, warehouse: &Directory,
         Ok(())
     };
     catalog.commit(begin).await?;
-    let published = publish(stores, &staged.files).await;
-    if published.is_err() {
-        discard(stores, &staged.files).await;
+    let mut result = publish(stores, &staged.files).await;
+    if result.is_ok() {
+        result = catalog.commit(|snapshot| show(snapshot, staged)).await;
     }
-    let was_pending = catalog.commit(|snapshot| Ok(snapshot.end_write(write))).await?;
+    if result.is_err() {
+        discard(stores, &staged.files).await;
+        catalog.commit(|snapshot| Ok(snapshot.end_write(write))).await?;
+        let _ = log.delete(&Replaced::name(write)).await;
+    }
     catalog.settle(write);
     let _ = log.delete(&manifest).await;
-    published?;
-    if !was_pending {
+    result
+}
+
+/// Makes a write seen, and what it replaces unseen.
+///
+/// # Errors
+/// When others took over because it took so long.
+fn show(snapshot: &mut Snapshot, staged: &StagedRows) -> Result<()> {
+    if let Some(replaced) = &staged.replaced {
+        snapshot.check_lock(staged.directory.as_str(), &replaced.lock)?;
+        snapshot.begin_replacing(&staged.write, staged.directory.as_str(), unix_ms());
+    }
+    if !snapshot.end_write(&staged.write) {
         return user_err!("publishing the files took so long that another scheduler took the write back; try again");
     }
     Ok(())
@@ -186,7 +233,7 @@ pub async fn discard(stores: &ObjectStores, files: &[Staged]) {
 /// # Errors
 /// Those of the warehouse.
 pub async fn take_back_old_writes(catalog: &Catalog, warehouse: &Directory, stores: &ObjectStores) -> Result<()> {
-    let log = warehouse.child("writes")?;
+    let log = warehouse.child(WRITES)?;
     let before = unix_ms().saturating_sub(PENDING_MAX.as_millis() as u64);
     for write in catalog.snapshot().pending_since_before(before) {
         let manifest = format!("{write}.json");
@@ -197,12 +244,13 @@ pub async fn take_back_old_writes(catalog: &Catalog, warehouse: &Directory, stor
         }
         catalog.commit(|snapshot| Ok(snapshot.end_write(&write))).await?;
         log.delete(&manifest).await?;
+        log.delete(&Replaced::name(&write)).await?;
         tracing::warn!(target: "covey", write, "a write that was not published to its end was taken back");
     }
     Ok(())
 }
 
-fn unix_ms() -> u64 {
+pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 

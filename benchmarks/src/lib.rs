@@ -1,6 +1,8 @@
 //! Data to measure with, and kernels to measure. The runs against peers are scripts beside this crate; `README.md` there lists them.
 
+pub mod ballista;
 pub mod fleet;
 pub mod lloyd;
 mod random;
+pub mod store;
 mod template;

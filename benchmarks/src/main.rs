@@ -1,16 +1,18 @@
-//! `covey-bench`: makes data to measure with, and runs kernels by themselves.
+//! `covey-bench`: makes data to measure with, runs kernels by themselves, and Ballista as it is.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use covey_benchmarks::ballista::{self, ExecutorArgs, SchedulerArgs};
 use covey_benchmarks::fleet::{self, FleetArgs};
 use covey_benchmarks::lloyd::{self, LloydArgs};
+use covey_benchmarks::store::{self, StoreArgs};
 
 /// The allocator of the processes that are measured for.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Data generators and kernels of Covey's benchmarks.
+/// Data generators, kernels and peers of Covey's benchmarks.
 #[derive(Debug, Parser)]
 #[command(name = "covey-bench", version)]
 struct Cli {
@@ -22,12 +24,21 @@ struct Cli {
 enum Command {
     Fleet(FleetArgs),
     Lloyd(LloydArgs),
+    /// Ceph's gateway, and a proxy in front of it that counts requests.
+    Store(StoreArgs),
+    /// Ballista's own scheduler, with its defaults.
+    BallistaScheduler(SchedulerArgs),
+    /// Ballista's own executor, with its defaults.
+    BallistaExecutor(ExecutorArgs),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Fleet(args) => fleet::write(&args),
         Command::Lloyd(args) => lloyd::run(&args),
+        Command::Store(args) => store::serve(&args),
+        Command::BallistaScheduler(args) => ballista::schedule(&args),
+        Command::BallistaExecutor(args) => ballista::execute(&args),
     };
     match done {
         Ok(written) => {

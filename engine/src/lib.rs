@@ -6,6 +6,7 @@ pub mod blocks;
 pub mod catalog;
 pub mod codec;
 pub mod coordinator;
+pub mod databases;
 pub mod encoder;
 pub mod failure;
 pub mod models;

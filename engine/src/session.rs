@@ -12,11 +12,12 @@ use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::ScalarUDF;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::SessionConfig;
 
 use crate::catalog::PUBLIC;
 use crate::codec::CoveyPhysicalCodec;
+use crate::databases::Databases;
 use crate::models::functions::model_functions;
 use crate::rules::rules;
 
@@ -26,7 +27,7 @@ pub const PARTITIONS_DEFAULT: usize = 8;
 pub const CATALOG: &str = "covey";
 
 /// The configuration that every session starts from.
-pub fn session_config(codec: Arc<CoveyPhysicalCodec>) -> SessionConfig {
+pub fn session_config(codec: Arc<CoveyPhysicalCodec>, databases: Arc<Databases>) -> SessionConfig {
     SessionConfig::new_with_ballista()
         .with_information_schema(true)
         .with_default_catalog_and_schema(CATALOG, PUBLIC)
@@ -34,6 +35,7 @@ pub fn session_config(codec: Arc<CoveyPhysicalCodec>) -> SessionConfig {
         // Scans take a column whose smallest and largest value are equal for a constant, and statistics leave NaN out.
         .with_collect_statistics(false)
         .with_ballista_physical_extension_codec(codec)
+        .with_extension(databases)
 }
 
 pub fn runtime_env(stores: Arc<dyn ObjectStoreRegistry>) -> Result<Arc<RuntimeEnv>> {
@@ -47,7 +49,7 @@ pub fn session_state(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> Session
         .with_runtime_env(runtime)
         .with_optimizer_rules(ballista_default_optimizer_rules())
         .with_scalar_functions(scalar_functions())
-        .with_aggregate_functions(ballista_aggregate_functions())
+        .with_aggregate_functions(aggregate_functions())
         .with_window_functions(ballista_window_functions());
     for rule in rules() {
         builder = builder.with_physical_optimizer_rule(rule);
@@ -65,4 +67,43 @@ fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     functions.extend(covey_udfs::registry::scalar_functions());
     functions.extend(model_functions());
     functions
+}
+
+fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
+    let mut functions = ballista_aggregate_functions();
+    functions.extend(covey_udfs::registry::aggregate_functions());
+    functions
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::execution::FunctionRegistry;
+
+    use super::*;
+    use crate::models::cache::ModelCache;
+    use crate::settings::Settings;
+    use crate::storage::ObjectStores;
+
+    /// Goal: whatever a session plans with, executors find by its name, and the functions of `udfs` are among it.
+    #[test]
+    fn registries_agree() {
+        let stores = Arc::new(ObjectStores::new(Settings::default()));
+        let codec = Arc::new(CoveyPhysicalCodec::new(Arc::new(ModelCache::new(stores.clone()))));
+        let config = session_config(codec, Arc::new(Databases::default()));
+        let state = session_state(config, runtime_env(stores).unwrap());
+        let registry = function_registry(&state);
+        for (name, function) in state.scalar_functions() {
+            assert_eq!(registry.udf(name).unwrap().name(), function.name());
+        }
+        for (name, function) in state.aggregate_functions() {
+            assert_eq!(registry.udaf(name).unwrap().name(), function.name());
+        }
+        for (name, function) in state.window_functions() {
+            assert_eq!(registry.udwf(name).unwrap().name(), function.name());
+        }
+        let ours = covey_udfs::registry::scalar_functions();
+        assert!(ours.iter().all(|function| *registry.udf(function.name()).unwrap() == **function));
+        let ours = covey_udfs::registry::aggregate_functions();
+        assert!(ours.iter().all(|function| *registry.udaf(function.name()).unwrap() == **function));
+    }
 }

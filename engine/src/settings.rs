@@ -25,6 +25,7 @@ const FILES_BY_THEMSELVES: [&str; 3] =
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     pub stores: Vec<StoreSettings>,
+    pub databases: Vec<DatabaseSettings>,
 }
 
 /// Settings of the stores whose URLs begin with `scope`.
@@ -35,6 +36,24 @@ pub struct StoreSettings {
     pub options: BTreeMap<String, String>,
     /// For how long a request is tried again.
     pub retry_seconds: Option<u64>,
+}
+
+/// Settings of the databases whose URLs begin with `scope`.
+#[derive(Clone)]
+pub struct DatabaseSettings {
+    pub scope: String,
+    /// `user`, `pass`, `sslmode`, `sslrootcert`, `connections`.
+    pub options: BTreeMap<String, String>,
+}
+
+/// Shows names and no values: some are secret.
+impl std::fmt::Debug for DatabaseSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DatabaseSettings")
+            .field("scope", &self.scope)
+            .field("options", &self.options.keys().collect::<Vec<_>>())
+            .finish()
+    }
 }
 
 /// Shows names and no values: some are secret.
@@ -52,6 +71,20 @@ impl std::fmt::Debug for StoreSettings {
 struct File {
     #[serde(default)]
     store: Vec<StoreTable>,
+    #[serde(default)]
+    database: Vec<DatabaseTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DatabaseTable {
+    scope: String,
+    user: Option<String>,
+    password: Option<String>,
+    password_file: Option<PathBuf>,
+    sslmode: Option<String>,
+    sslrootcert: Option<String>,
+    connections: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -85,7 +118,17 @@ impl Settings {
             }
         };
         let stores = parsed.store.into_iter().map(|table| table.read(&path)).collect::<Result<_>>()?;
-        Ok(Self { stores })
+        let databases = parsed.database.into_iter().map(|table| table.read(&path)).collect::<Result<_>>()?;
+        Ok(Self { stores, databases })
+    }
+
+    /// Of the databases of `url`, those with the longest scope.
+    pub fn database(&self, url: &Url) -> Option<&DatabaseSettings> {
+        let fits = |database: &&DatabaseSettings| {
+            let rest = url.as_str().strip_prefix(&database.scope);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || database.scope.ends_with("://"))
+        };
+        self.databases.iter().filter(fits).max_by_key(|database| database.scope.len())
     }
 
     /// Of the stores of `url`, those with the longest scope.
@@ -119,6 +162,43 @@ impl StoreTable {
         let scope = if is_scheme { self.scope.as_str() } else { scope };
         let scope = scope.strip_prefix("s3a://").map_or(scope.to_string(), |bucket| format!("s3://{bucket}"));
         Ok(StoreSettings { scope, options, retry_seconds: self.retry_seconds })
+    }
+}
+
+impl DatabaseTable {
+    fn read(self, file: &Path) -> Result<DatabaseSettings> {
+        let scope = self.scope.replacen("postgresql://", "postgres://", 1);
+        let is_place = Url::parse(&scope).is_ok_and(|url| url.username().is_empty() && url.password().is_none());
+        if !scope.starts_with("postgres://") || !is_place && scope != "postgres://" {
+            return user_err!(
+                "settings {}: the scope of a database is \"postgres://host:5432/database\", a part of that from its beginning, or \"postgres://\"",
+                file.display()
+            );
+        }
+        let password = match (self.password, self.password_file) {
+            (Some(_), Some(_)) => {
+                return user_err!("settings {}: {scope} has password and password_file", file.display());
+            }
+            (Some(password), None) => Some(password),
+            (None, Some(path)) => match std::fs::read_to_string(&path) {
+                Ok(content) => Some(content.trim().to_string()),
+                Err(e) => {
+                    let path = path.display();
+                    return user_err!("settings {}: cannot read {path}, the password of {scope}: {e}", file.display());
+                }
+            },
+            (None, None) => None,
+        };
+        let given = [
+            ("user", self.user),
+            ("pass", password),
+            ("sslmode", self.sslmode),
+            ("sslrootcert", self.sslrootcert),
+            ("connections", self.connections.map(|n| n.to_string())),
+        ];
+        let options = given.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?))).collect();
+        let scope = if scope == "postgres://" { scope } else { scope.trim_end_matches('/').to_string() };
+        Ok(DatabaseSettings { scope, options })
     }
 }
 
@@ -172,6 +252,18 @@ mod tests {
         assert_eq!(options("s3://other/a").unwrap()["endpoint"], "http://ceph:7480");
         assert_eq!(options("gs://other/a"), None);
         assert!(!format!("{settings:?}").contains("hidden"));
+
+        let text = format!(
+            "[[database]]\nscope = 'postgres://'\nuser = 'me'\n\
+             [[database]]\nscope = 'postgresql://db:5432/crm/'\nuser = 'you'\npassword_file = '{}'\n",
+            key.display()
+        );
+        let settings = read(&text).unwrap();
+        let options = |url: &str| settings.database(&Url::parse(url).unwrap()).map(|found| found.options.clone());
+        assert_eq!(options("postgres://db:5432/crm").unwrap()["pass"], "hidden");
+        assert_eq!(options("postgres://db:5432/crm2").unwrap()["user"], "me");
+        assert_eq!(options("mysql://db/crm"), None);
+        assert!(!format!("{settings:?}").contains("hidden"));
     }
 
     /// Goal: what is wrong is named by file and line, and no value is shown.
@@ -184,6 +276,10 @@ mod tests {
             ("[[store]]\nscope = 's3://a'\nregion = ['hidden']\n", "region"),
             ("[[store]]\nscope = 's3://a'\ntoken_file = '/not/there'\n", "/not/there"),
             ("[[store]]\nendpoint = 'hidden'\n", "scope"),
+            ("[[database]]\nscope = 'db'\npassword = 'hidden'\n", "postgres://host:5432/database"),
+            ("[[database]]\nscope = 'postgres://me:hidden@db/crm'\n", "the scope of a database"),
+            ("[[database]]\nscope = 'postgres://db'\npasswort = 'hidden'\n", "passwort"),
+            ("[[database]]\nscope = 'postgres://db'\npassword_file = '/not/there'\n", "/not/there"),
         ] {
             let message = read(text).unwrap_err().to_string();
             assert!(message.contains("covey.toml") && message.contains(expected), "{message}");

@@ -26,6 +26,7 @@ use ballista_executor::shutdown::ShutdownNotifier;
 use covey_engine::block_cache::{BlockCache, BlockLimits, SharedPool};
 use covey_engine::codec::CoveyPhysicalCodec;
 use covey_engine::coordinator::ExecutorServices;
+use covey_engine::databases::Databases;
 use covey_engine::failure::plain_text;
 use covey_engine::models::cache::ModelCache;
 use covey_engine::session::{function_registry, runtime_env, session_config, session_state};
@@ -300,7 +301,8 @@ fn build(
     }));
     let services =
         Arc::new(ExecutorServices::new(process.executor_id.clone(), coordinator, Arc::clone(&blocks), stores.clone()));
-    let session = session_config(Arc::clone(&codec)).with_extension(services);
+    let databases = Arc::new(Databases::new(config.settings.clone()));
+    let session = session_config(Arc::clone(&codec), databases).with_extension(services);
     let registry = function_registry(&session_state(session.clone(), runtime_env(stores.clone())?));
     let config_producer: ConfigProducer = Arc::new(move || session.clone());
 

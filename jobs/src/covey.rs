@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ballista_core::planner::scans_only_information_schema;
-use covey_engine::catalog::Catalog;
+use covey_engine::catalog::{Catalog, IfTaken, Snapshot};
 use covey_engine::models::cache::ModelCache;
 use covey_engine::models::{Manifest, ModelRegistry, Parent, check_cluster};
 use covey_engine::session::CATALOG;
@@ -23,6 +23,7 @@ use crate::definitions::define;
 use crate::fit::{FitContext, FitHub, create_model, explain_fit, feature_names};
 use crate::functions::{SystemTable, register};
 use crate::results::{count_schema, created_model, listed_models, optimized, result_schema};
+use crate::sql_functions::{expand, expanded_query, function_of};
 use crate::statements::{ClusterStatement, CreateModel, Recluster, check_depth, parse, parse_query, quote_cluster};
 use crate::writes::{
     Writer, name_columns, optimize, remove_old, sweep_tables, take_back_old_writes, take_partitioned_by, write,
@@ -110,7 +111,7 @@ impl Covey {
     pub fn register(&self, session: &SessionContext) {
         session.register_catalog(CATALOG, Arc::new(self.catalog.clone()));
         self.catalog.attach(session.state_weak_ref());
-        register(session, &self.models, &self.board);
+        register(session, &self.models, &self.board, &self.catalog);
     }
 
     /// To be called before anything is said about the catalog: sees what other processes have changed.
@@ -131,6 +132,7 @@ impl Covey {
         let Some(mut statement) = parse(sql)? else {
             let state = session.state();
             let mut statement = state.sql_to_statement(sql, &state.config().options().sql_parser.dialect)?;
+            expand(&mut statement, &self.catalog.snapshot())?;
             let partitioned_by = take_partitioned_by(&mut statement)?;
             name_columns(session, &mut statement).await?;
             parameters::number(&mut statement)?;
@@ -143,13 +145,14 @@ impl Covey {
         };
         let query = match &mut statement {
             ClusterStatement::CreateModel(create) | ClusterStatement::ExplainCreateModel(create) => {
-                let query = self.training_query(session, create).await?;
+                let query = expanded_query(&self.training_query(session, create).await?, &self.catalog.snapshot())?;
                 let plan = session.state().statement_to_plan(parse_query(&query)?).await?;
                 create.query = Some(query);
                 Some(self.bind(plan).await?)
             }
             ClusterStatement::Evaluate { name, query } => {
-                let plan = session.state().statement_to_plan(parse_query(query)?).await?;
+                let query = expanded_query(query, &self.catalog.snapshot())?;
+                let plan = session.state().statement_to_plan(parse_query(&query)?).await?;
                 Some(self.bind(evaluate::plan(session, name, plan)?).await?)
             }
             ClusterStatement::Optimize { query, .. } => {
@@ -255,6 +258,20 @@ impl Covey {
             }
             (ClusterStatement::SetThreshold { name, threshold }, _) => {
                 self.models.set_threshold(name, *threshold).await?;
+                Ok(RecordBatch::new_empty(result_schema(statement)))
+            }
+            (ClusterStatement::CreateFunction(create), _) => {
+                let if_taken =
+                    IfTaken::of(create.if_not_exists, create.or_replace, &format!("function {}", create.name))?;
+                let change = |snapshot: &mut Snapshot| {
+                    let function = function_of(&session.state(), snapshot, create)?;
+                    snapshot.put_function(&create.name, function, if_taken)
+                };
+                self.catalog.commit(change).await?;
+                Ok(RecordBatch::new_empty(result_schema(statement)))
+            }
+            (ClusterStatement::DropFunction { name, if_exists }, _) => {
+                self.catalog.commit(|snapshot| snapshot.remove_function(name, *if_exists)).await?;
                 Ok(RecordBatch::new_empty(result_schema(statement)))
             }
             (ClusterStatement::ShowModels, _) => self.show_models().await,

@@ -1,10 +1,11 @@
-//! Table functions that read models and the board: `model_clusters`, `model_terms`, `model_iterations`, `model_elbow`,
-//! `model_examples`, `covey_jobs`. Their rows are made on the scheduler when the query is planned, and are few.
+//! Table functions that read models, the board and the catalog: `model_clusters`, `model_terms`, `model_iterations`,
+//! `model_elbow`, `model_examples`, `covey_jobs`, `covey_functions`. Their rows are made on the scheduler when the query is planned, and are few.
 
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use covey_engine::catalog::Catalog;
 use covey_engine::models::{Example, Model, ModelRegistry};
 use covey_engine::user_err;
 use covey_udfs::kmeans::EXAMPLES_MAX;
@@ -20,6 +21,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
 
 use crate::board::JobBoard;
+use crate::sql_functions;
 
 /// Terms that `model_terms` gives for each cluster when it is not told.
 const TERMS_DEFAULT: usize = 10;
@@ -30,7 +32,7 @@ const EXAMPLES_DEFAULT: usize = 3;
 /// Terms that `model_clusters` shows of each cluster.
 const TERMS_SHOWN: usize = 5;
 
-pub fn register(session: &SessionContext, models: &ModelRegistry, board: &Arc<JobBoard>) {
+pub fn register(session: &SessionContext, models: &ModelRegistry, board: &Arc<JobBoard>, catalog: &Catalog) {
     for view in [
         View::Clusters,
         View::Terms { n: TERMS_DEFAULT },
@@ -41,7 +43,9 @@ pub fn register(session: &SessionContext, models: &ModelRegistry, board: &Arc<Jo
         let name = view.function();
         session.register_udtf(name, Arc::new(ModelFunction { models: models.clone(), view }));
     }
-    session.register_udtf("covey_jobs", Arc::new(JobsFunction { board: Arc::clone(board) }));
+    for table in [SystemTable::Jobs(Arc::clone(board)), SystemTable::Functions(catalog.clone())] {
+        session.register_udtf(table.function(), Arc::new(ArgumentlessFunction { table }));
+    }
 }
 
 /// What a function shows of a model.
@@ -276,20 +280,21 @@ impl TableFunctionImpl for ModelFunction {
 }
 
 #[derive(Debug)]
-struct JobsFunction {
-    board: Arc<JobBoard>,
+struct ArgumentlessFunction {
+    table: SystemTable,
 }
 
-impl TableFunctionImpl for JobsFunction {
+impl TableFunctionImpl for ArgumentlessFunction {
     fn call(&self, args: &[Expr]) -> Result<Arc<dyn TableProvider>> {
         if !args.is_empty() {
-            return user_err!("covey_jobs takes no arguments");
+            return user_err!("{} takes no arguments", self.table.function());
         }
-        Ok(Arc::new(SystemTable::Jobs(Arc::clone(&self.board))))
+        Ok(Arc::new(self.table.clone()))
     }
 }
 
 /// A table that only the scheduler knows. A query over nothing else runs there, also when executors are busy.
+#[derive(Clone)]
 pub enum SystemTable {
     #[expect(private_interfaces, reason = "made by this module only")]
     Model {
@@ -298,13 +303,24 @@ pub enum SystemTable {
         view: View,
     },
     Jobs(Arc<JobBoard>),
+    Functions(Catalog),
+}
+
+impl SystemTable {
+    fn function(&self) -> &'static str {
+        match self {
+            Self::Model { view, .. } => view.function(),
+            Self::Jobs(_) => "covey_jobs",
+            Self::Functions(_) => "covey_functions",
+        }
+    }
 }
 
 impl fmt::Debug for SystemTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Model { name, view, .. } => write!(f, "{}({name:?})", view.function()),
-            Self::Jobs(_) => write!(f, "covey_jobs()"),
+            Self::Model { name, .. } => write!(f, "{}({name:?})", self.function()),
+            _ => write!(f, "{}()", self.function()),
         }
     }
 }
@@ -315,6 +331,7 @@ impl TableProvider for SystemTable {
         match self {
             Self::Model { view, .. } => view.schema(),
             Self::Jobs(_) => JobBoard::schema(),
+            Self::Functions(_) => sql_functions::listed_schema(),
         }
     }
 
@@ -337,6 +354,7 @@ impl TableProvider for SystemTable {
                 view.rows(&models.load(manifest).await?)?
             }
             Self::Jobs(board) => board.rows()?,
+            Self::Functions(catalog) => sql_functions::listed(&catalog.snapshot())?,
         };
         Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema(), projection.cloned())?)
     }

@@ -6,7 +6,8 @@
 //!                    ├─► EVALUATE MODEL ─► an aggregate over predictions ─► Cluster
 //!                    ├─► SHOW, ALTER, DROP MODEL ─► model registry
 //!                    ├─► INSERT, COPY, CREATE TABLE AS ─► staged files ─► commit
-//!                    ├─► CREATE, DROP TABLE, VIEW, SCHEMA ─► catalog
+//!                    ├─► CREATE, DROP TABLE, VIEW, SCHEMA, FUNCTION ─► catalog
+//!                    ├─► OPTIMIZE ─► staged files in the place of others ─► commit
 //!                    └─► anything else ─► bound to model versions ─► here, or the Cluster
 //! ```
 //!
@@ -22,6 +23,7 @@ mod fit;
 mod functions;
 mod parameters;
 mod results;
+mod sql_functions;
 mod statements;
 mod writes;
 

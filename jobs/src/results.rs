@@ -24,7 +24,9 @@ pub fn result_schema(statement: &ClusterStatement) -> SchemaRef {
         ClusterStatement::ExplainCreateModel(_) => explained_schema(),
         ClusterStatement::Evaluate { .. } => evaluate::schema(),
         ClusterStatement::Optimize { .. } => optimized_schema(),
-        ClusterStatement::DropModel { .. }
+        ClusterStatement::CreateFunction(_)
+        | ClusterStatement::DropFunction { .. }
+        | ClusterStatement::DropModel { .. }
         | ClusterStatement::SetLabel { .. }
         | ClusterStatement::SetThreshold { .. } => Arc::new(Schema::empty()),
     }

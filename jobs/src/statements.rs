@@ -1,5 +1,6 @@
 //! Our statements, which DataFusion's parser does not know.
 
+mod functions;
 mod options;
 mod source;
 
@@ -11,6 +12,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 
+pub use functions::CreateFunction;
 pub use options::{Elbow, FitOptions, GivenCentres, Strategy};
 pub use source::{byte_offset, check_depth, quote_cluster};
 
@@ -36,6 +38,11 @@ pub enum ClusterStatement {
     Evaluate {
         name: String,
         query: String,
+    },
+    CreateFunction(Box<CreateFunction>),
+    DropFunction {
+        name: String,
+        if_exists: bool,
     },
     /// The query scans the table with the condition of the statement.
     Optimize {
@@ -88,6 +95,10 @@ pub fn parse(sql: &str) -> Result<Option<ClusterStatement>> {
         Some(reader.alter_model()?)
     } else if reader.begins(&["EVALUATE", "MODEL"]) {
         Some(reader.evaluate_model()?)
+    } else if reader.begins(&["CREATE", "FUNCTION"]) || reader.begins(&["CREATE", "OR", "REPLACE", "FUNCTION"]) {
+        Some(ClusterStatement::CreateFunction(reader.create_function(sql)?))
+    } else if reader.begins(&["DROP", "FUNCTION"]) {
+        Some(reader.drop_function()?)
     } else if reader.begins(&["OPTIMIZE"]) {
         Some(reader.optimize()?)
     } else {
@@ -148,10 +159,13 @@ impl Reader<'_> {
     }
 
     fn name(&mut self, form: &str) -> Result<String> {
+        self.name_of("a model", form)
+    }
+
+    fn name_of(&mut self, what: &str, form: &str) -> Result<String> {
         match self.parser.parse_identifier() {
-            Ok(Ident { value, quote_style: Some(_), .. }) => Ok(value),
-            Ok(Ident { value, .. }) => Ok(value.to_lowercase()),
-            Err(_) => self.unexpected("the name of a model", form),
+            Ok(name) => Ok(normalized(&name)),
+            Err(_) => self.unexpected(&format!("the name of {what}"), form),
         }
     }
 
@@ -313,6 +327,11 @@ pub fn parse_query(sql: &str) -> Result<datafusion::sql::parser::Statement> {
         Some(query) => Ok(query),
         None => user_err!("expected a query, got {sql:?}"),
     }
+}
+
+/// A name as it is looked up.
+pub fn normalized(name: &Ident) -> String {
+    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
 }
 
 fn is_word(token: &Token, word: &str) -> bool {

@@ -15,6 +15,7 @@ use ballista_scheduler::config::{SchedulerConfig as BallistaConfig, TaskDistribu
 use ballista_scheduler::scheduler_process::create_scheduler;
 use covey_engine::catalog::Catalog;
 use covey_engine::codec::CoveyPhysicalCodec;
+use covey_engine::databases::Databases;
 use covey_engine::models::cache::ModelCache;
 use covey_engine::session::{runtime_env, session_config, session_state};
 use covey_engine::storage::{Directory, ObjectStores, directory_url};
@@ -82,7 +83,8 @@ impl Bound {
         let warehouse = open_warehouse(&self.config.warehouse, &stores).await?;
         let cache = Arc::new(ModelCache::new(stores.clone()));
         let codec = Arc::new(CoveyPhysicalCodec::new(Arc::clone(&cache)));
-        let session = session_config(Arc::clone(&codec)).with_target_partitions(self.config.partitions);
+        let databases = Arc::new(Databases::new(self.config.settings.clone()));
+        let session = session_config(Arc::clone(&codec), databases).with_target_partitions(self.config.partitions);
         let runtime = runtime_env(stores.clone())?;
         let shared = Arc::new(SessionContext::new_with_state(session_state(session.clone(), runtime.clone())));
 

@@ -56,8 +56,10 @@ async fn only_the_days_asked_for_are_listed() {
     let warehouse = folder.path().join("warehouse").display().to_string();
     let sandbox = Sandbox::start_at(folder, &warehouse, &S3::environment(&requests.endpoint), 1, 2).await;
     let partitioned = "STORED AS PARQUET PARTITIONED BY (year, month, day) LOCATION 's3a://lake/processes'";
-    sandbox.sql(&format!("CREATE EXTERNAL TABLE lake {partitioned}")).await;
-    sandbox.sql(&format!("CREATE EXTERNAL TABLE mixed {partitioned} OPTIONS ('directory_names' 'mixed')")).await;
+    let asked = "'listing_seconds' '0'";
+    sandbox.sql(&format!("CREATE EXTERNAL TABLE lake {partitioned} OPTIONS ({asked})")).await;
+    let mixed = format!("{partitioned} OPTIONS ({asked}, 'directory_names' 'mixed')");
+    sandbox.sql(&format!("CREATE EXTERNAL TABLE mixed {mixed}")).await;
     let local = project().join("samples/processes").display().to_string();
     sandbox
         .sql(&format!(
@@ -86,6 +88,52 @@ async fn only_the_days_asked_for_are_listed() {
         assert_eq!(from_store, cells(&sandbox.sql(&count("local")).await), "{filter}");
         assert_eq!(from_store, cells(&sandbox.sql(&count("mixed")).await), "{filter}");
     }
+}
+
+/// Goal: listings are remembered as long as the table says, but for what this process has written; footers are read once.
+#[tokio::test]
+async fn listings_and_footers_are_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let s3 = S3::start(folder.path()).await;
+    s3.upload(&project().join("samples/processes"));
+    let requests = Requests::to(&s3.endpoint).await;
+    let warehouse = folder.path().join("warehouse").display().to_string();
+    let sandbox = Sandbox::start_at(folder, &warehouse, &S3::environment(&requests.endpoint), 1, 2).await;
+    let table = |name: &str, seconds: u32| {
+        format!(
+            "CREATE EXTERNAL TABLE {name} STORED AS PARQUET PARTITIONED BY (year, month, day) \
+             LOCATION 's3://lake/processes' OPTIONS ('listing_seconds' '{seconds}')"
+        )
+    };
+    sandbox.sql(&table("hour", 3600)).await;
+    sandbox.sql(&table("fresh", 0)).await;
+    let counted = async |from: &str| {
+        let before = ["list-type=2", "parquet"].map(|part| requests.count("GET", part));
+        let count = format!("SELECT count(*), max(length(process_command)) FROM {from} WHERE date = '2019-07-04'");
+        let rows = cells(&sandbox.sql(&count).await)[0][0].parse::<u64>().unwrap();
+        let after = ["list-type=2", "parquet"].map(|part| requests.count("GET", part));
+        (rows, after[0] - before[0], after[1] - before[1])
+    };
+    let (n, lists, reads) = counted("hour").await;
+    assert_eq!(lists, 1);
+    assert!(reads >= 2, "footer and columns: {reads}");
+    let (again, lists, reads_again) = counted("hour").await;
+    assert_eq!((again, lists), (n, 0));
+    assert!(reads_again < reads, "the footer is known: {reads_again} of {reads}");
+    assert_eq!(counted("fresh").await.1, 1);
+    assert_eq!(counted("fresh").await.1, 1);
+
+    sandbox.sql("INSERT INTO hour (process_command, year, month, day) VALUES ('x', 2019, 7, 4)").await;
+    assert_eq!((counted("hour").await.0, counted("hour").await.1), (n + 1, 0), "own writes are seen at once");
+    let day = project().join("samples/processes/year=2019/month=07/day=05/part-00000.parquet");
+    let upload = sandbox.path("up/processes/year=2019/month=07/day=04");
+    std::fs::create_dir_all(&upload).unwrap();
+    std::fs::copy(day, upload.join("theirs.parquet")).unwrap();
+    s3.upload(&sandbox.path("up/processes"));
+    assert_eq!(counted("hour").await.0, n + 1, "what others upload is seen when the listing is old");
+    assert!(counted("fresh").await.0 > n + 1);
+    let message = sandbox.error(&table("x", 0).replace("'0'", "'soon'")).await;
+    assert!(message.contains("a number of seconds up to"), "{message}");
 }
 
 /// Settings of one store, and the variable that names their file.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use covey_tests::{Sandbox, cell, cells, wait_until};
 
+use crate::files::{bigints, ints, texts, write_parquet};
 use crate::{sample_table, sandbox_with_sample};
 
 /// Every file below a folder, by its path from there.
@@ -265,4 +266,88 @@ async fn written_tables_behave() {
         assert!(message.contains(expected), "{statement}: {message}");
     }
     assert_eq!(cells(&sandbox.sql("SELECT * FROM t").await), [["2"]]);
+}
+
+/// Goal: OPTIMIZE makes few files of a day's many and changes no answer, not even of queries that run meanwhile; columns
+/// that the table does not know stay in the files; only the days asked for are rewritten.
+#[tokio::test]
+async fn small_files_become_few() {
+    const FILES: i32 = 300;
+    let sandbox = Sandbox::start(2, 1).await;
+    let lake = sandbox.path("lake");
+    let late = |i: i32| if i % 2 == 0 { vec![("late", texts(&["x"]))] } else { vec![] };
+    for day in 1..=3 {
+        write_parquet(&lake.join(format!("day={day}/first.parquet")), vec![("id", bigints(&[0])), ("n", ints(&[day]))]);
+    }
+    let at = lake.display().to_string();
+    let by_day = "STORED AS PARQUET PARTITIONED BY (day) LOCATION";
+    sandbox.sql(&format!("CREATE EXTERNAL TABLE t {by_day} '{at}'")).await;
+    for (day, i) in (1..=3).flat_map(|day| (1..FILES).map(move |i| (day, i))) {
+        let mut columns = vec![("n", ints(&[i])), ("id", bigints(&[i64::from(i)]))];
+        columns.extend(late(i));
+        write_parquet(&lake.join(format!("day={day}/upload-{i}.parquet")), columns);
+    }
+    let all = "SELECT day, count(*), sum(id), sum(n), count(DISTINCT id) FROM t GROUP BY day ORDER BY day";
+    let expected = cells(&sandbox.sql(all).await);
+    assert_eq!(expected.iter().map(|row| row[1].as_str()).collect::<Vec<_>>(), ["300", "300", "300"]);
+
+    let done = cells(&sandbox.sql("OPTIMIZE t WHERE day = 1").await);
+    assert_eq!(done, [["1", "300", "1", "300"]]);
+    assert_eq!(cells(&sandbox.sql(all).await), expected);
+    let reader = sandbox.client().await;
+    let (rows, query) = (expected.clone(), all.to_string());
+    let reading = tokio::spawn(async move {
+        for _ in 0..12 {
+            assert_eq!(cells(&reader.execute(&query).await.unwrap().batches), rows, "while files are rewritten");
+        }
+    });
+    let done = cells(&sandbox.sql("OPTIMIZE TABLE t").await);
+    assert_eq!(done, [["2", "600", "2", "600"]]);
+    reading.await.unwrap();
+    assert_eq!(cells(&sandbox.sql(all).await), expected);
+    assert_eq!(cells(&sandbox.sql("OPTIMIZE t").await), [["0", "0", "0", "0"]]);
+    let plan = cells(&sandbox.sql("EXPLAIN SELECT * FROM t").await).concat().concat();
+    assert_eq!(plan.matches(".parquet").count(), 3, "{plan}");
+    sandbox.sql(&format!("CREATE OR REPLACE EXTERNAL TABLE t {by_day} '{at}'")).await;
+    let kept = "SELECT count(late), count(*) FROM t WHERE day = 2";
+    assert_eq!(cells(&sandbox.sql(kept).await), [["149", "300"]]);
+
+    sandbox.sql("CREATE VIEW v AS SELECT * FROM t").await;
+    sandbox.sql(&format!("COPY (SELECT 1 AS a) TO '{at}.csv/' STORED AS CSV")).await;
+    sandbox.sql(&format!("CREATE EXTERNAL TABLE csv (a INT) STORED AS CSV LOCATION '{at}.csv/'")).await;
+    for (statement, expected) in [
+        ("OPTIMIZE v", "OPTIMIZE v"),
+        ("OPTIMIZE csv", "STORED AS PARQUET"),
+        ("OPTIMIZE missing", "missing"),
+        ("OPTIMIZE t WHERE id = 1", "partition columns"),
+        ("OPTIMIZE t WHERE nothing = 1", "nothing"),
+        ("OPTIMIZE t SET x", "the end of the statement"),
+    ] {
+        let message = sandbox.error(statement).await;
+        assert!(message.contains(expected), "{statement}: {message}");
+    }
+}
+
+/// Goal: two that rewrite the files of one table do not get into each other's way, nor does one that adds to it.
+#[tokio::test]
+async fn one_rewrites_at_a_time() {
+    let sandbox = Sandbox::start(2, 1).await;
+    sandbox.sql("CREATE TABLE t PARTITIONED BY (day) AS SELECT 0 AS n, 1 AS day").await;
+    for i in 1..20 {
+        sandbox.sql(&format!("INSERT INTO t VALUES ({i}, 1), ({i}, 2)")).await;
+    }
+    let mut running = tokio::task::JoinSet::new();
+    for statement in ["OPTIMIZE t", "OPTIMIZE t", "INSERT INTO t VALUES (100, 1)", "OPTIMIZE t WHERE day = 2"] {
+        let client = sandbox.client().await;
+        running.spawn(async move { client.execute(statement).await.map(|answer| cells(&answer.batches)) });
+    }
+    for ended in running.join_all().await {
+        if let Err(message) = ended {
+            assert!(message.contains("another OPTIMIZE"), "{message}");
+        }
+    }
+    let all = "SELECT count(*), sum(n), count(DISTINCT day) FROM t";
+    assert_eq!(cells(&sandbox.sql(all).await), [["40", "480", "2"]]);
+    sandbox.sql("OPTIMIZE t").await;
+    assert_eq!(cells(&sandbox.sql(all).await), [["40", "480", "2"]]);
 }

@@ -4,6 +4,7 @@
 //! no IO, no async, no Ballista. DataFusion is used for one thing, the shape of a SQL function.
 
 pub mod exact;
+pub mod functions;
 pub mod kmeans;
 pub mod matrix;
 #[cfg(test)]

@@ -1,19 +1,26 @@
-//! Every SQL function of this crate, once.
+//! Every SQL function of this crate, once: what is listed here works in every client and on every executor.
 
 use std::sync::Arc;
 
-use datafusion::logical_expr::ScalarUDF;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
 use crate::WeightUnitsFunc;
+use crate::functions::{ModeFunc, ProgramNameFunc};
 use crate::text::{NormalizeCommandFunc, TokenizeFunc};
 
-/// The scalar functions that scheduler and executors register alike.
+/// Functions of one row.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     vec![
         Arc::new(ScalarUDF::from(NormalizeCommandFunc::default())),
+        Arc::new(ScalarUDF::from(ProgramNameFunc::default())),
         Arc::new(ScalarUDF::from(TokenizeFunc::default())),
         Arc::new(ScalarUDF::from(WeightUnitsFunc::default())),
     ]
+}
+
+/// Functions of many rows.
+pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
+    vec![Arc::new(AggregateUDF::from(ModeFunc::default()))]
 }
 
 #[cfg(test)]
@@ -26,9 +33,12 @@ mod tests {
     #[test]
     fn names_are_unique_and_documented() {
         let mut names = HashSet::new();
-        for function in scalar_functions() {
-            assert!(names.insert(function.name().to_string()), "{}", function.name());
-            assert!(function.documentation().is_some(), "{}", function.name());
+        let scalar = scalar_functions();
+        let aggregate = aggregate_functions();
+        let each = scalar.iter().map(|function| (function.name(), function.documentation()));
+        for (name, documentation) in each.chain(aggregate.iter().map(|f| (f.name(), f.documentation()))) {
+            assert!(names.insert(name.to_string()), "{name}");
+            assert!(documentation.is_some(), "{name}");
         }
     }
 }

@@ -37,16 +37,16 @@ impl Entry {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableEntry {
-    /// Directories, files or globs, as URLs.
+    /// Directories, files, globs or a database, as URLs.
     pub locations: Vec<String>,
-    /// `PARQUET`, `CSV`, `JSON`, `ARROW` or `AVRO`.
+    /// `PARQUET`, `CSV`, `JSON`, `ARROW`, `AVRO` or `POSTGRES`.
     pub format: String,
-    /// Of the format, as given.
+    /// Of the format or the database, as given.
     pub options: BTreeMap<String, String>,
     pub partition_columns: Vec<PartitionEntry>,
-    /// Of the files.
+    /// Of the files, or of the database's table.
     pub columns: Vec<ColumnEntry>,
     /// The orders in which the rows of each file are known to be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -21,15 +21,17 @@ use futures::StreamExt;
 use object_store::{ObjectMeta, ObjectStore};
 use url::Url;
 
+use super::delta::{self, DeltaLog};
 use super::drift;
 use super::entry::{PartitionEntry, SortEntry, TableEntry, columns_of, schema_of};
 use super::glob::{self, Glob, is_glob};
-use super::lake_table::{LakeTable, Parts, WriteTarget};
+use super::lake_table::{Files, LakeTable, Parts, WriteTarget};
 use super::layout::{Naming, PartitionColumn, infer_type, value_text};
 use super::lister::LISTING_SECONDS;
 use super::options::TableOptions;
 use super::probe::{Probe, data_files, named_partitions, probe, probe_globs};
 use super::store::CatalogStore;
+use crate::databases;
 use crate::operators::is_of_file;
 use crate::storage::directory_url;
 use crate::user_err;
@@ -41,7 +43,7 @@ const SCHEMA_FILES_MAX: usize = 4;
 const SCHEMAS_CONCURRENT: usize = 16;
 
 /// What `STORED AS` takes.
-const FORMATS: [&str; 5] = ["PARQUET", "CSV", "JSON", "ARROW", "AVRO"];
+const FORMATS: [&str; 6] = ["PARQUET", "CSV", "JSON", "ARROW", "AVRO", delta::FORMAT];
 
 /// The option that says how text files are compressed, and the ends of the names of those that are.
 const COMPRESSION: &str = "format.compression";
@@ -54,6 +56,9 @@ const COMPRESSED: [(&str, &str); 4] = [(".gz", "gzip"), (".zst", "zstd"), (".bz2
 /// When the table asks for what there is not, or its columns cannot be found out.
 pub async fn describe(state: &SessionState, cmd: &CreateExternalTable) -> Result<TableEntry> {
     check(cmd)?;
+    if databases::is_database(&cmd.file_type) {
+        return databases::describe(state, cmd).await;
+    }
     let mut cmd = cmd.clone();
     let options = TableOptions::take(&mut cmd)?;
     let locations = absolute(&cmd.locations)?;
@@ -71,7 +76,12 @@ pub async fn describe(state: &SessionState, cmd: &CreateExternalTable) -> Result
         listing_seconds: options.listing_seconds,
         definition: cmd.definition.clone(),
     };
-    if !cmd.table_partition_cols.is_empty() || is_lake(&entry) {
+    if entry.format == delta::FORMAT {
+        let learned = delta::learn(state, cmd, &entry.locations).await?;
+        entry.partition_columns =
+            learned.partition_columns.iter().map(PartitionEntry::try_new).collect::<Result<_>>()?;
+        entry.columns = columns_of(&learned.file_schema)?;
+    } else if !cmd.table_partition_cols.is_empty() || is_lake(&entry) {
         let (partition_columns, file_schema) = learn(state, cmd, &entry, &options).await?;
         entry.partition_columns = partition_columns.iter().map(PartitionEntry::try_new).collect::<Result<_>>()?;
         entry.columns = columns_of(&file_schema)?;
@@ -85,7 +95,7 @@ pub async fn describe(state: &SessionState, cmd: &CreateExternalTable) -> Result
 /// Whether files of a table come and go: it is one directory, or a pattern. What names its files is DataFusion's
 /// listing table.
 fn is_lake(entry: &TableEntry) -> bool {
-    if !entry.partition_columns.is_empty() {
+    if !entry.partition_columns.is_empty() || entry.format == delta::FORMAT {
         return true;
     }
     if entry.orders.is_empty() && entry.locations.iter().any(|location| is_glob(location)) {
@@ -128,6 +138,9 @@ pub async fn open(
     entry: &TableEntry,
     writes: &Arc<CatalogStore>,
 ) -> Result<Arc<dyn TableProvider>> {
+    if databases::is_database(&entry.format) {
+        return databases::open(name, entry);
+    }
     let file_schema = schema_of(&entry.columns)?;
     if !is_lake(entry) {
         let table = TableReference::bare(name.to_string());
@@ -144,10 +157,18 @@ pub async fn open(
         return ListingTableFactory::new().create(state, &cmd).await;
     }
     let (directory, globs) = places(name, &entry.locations)?;
-    let (format, extension) = format(state, name, &entry.format, &entry.options.clone().into_iter().collect())?;
+    let is_delta = entry.format == delta::FORMAT;
+    let file_format = if is_delta { "PARQUET" } else { &entry.format };
+    let (format, extension) = format(state, name, file_format, &entry.options.clone().into_iter().collect())?;
     let partition_columns = entry.partition_columns.iter().map(PartitionEntry::column).collect::<Result<Vec<_>>>()?;
     let listing_seconds =
         if directory.scheme() == "file" { 0 } else { entry.listing_seconds.unwrap_or(LISTING_SECONDS) };
+    let listing_age_max = Duration::from_secs(listing_seconds);
+    let files = match globs.is_empty() {
+        _ if is_delta => Files::Delta(DeltaLog::new(directory.clone(), listing_age_max)),
+        true => Files::Directory,
+        false => Files::Globs(globs),
+    };
     let target = WriteTarget {
         directory,
         format: entry.format.clone(),
@@ -157,11 +178,11 @@ pub async fn open(
     };
     Ok(Arc::new(LakeTable::new(Parts {
         target,
-        globs,
+        files,
         format,
         file_schema,
         definition: entry.definition.clone(),
-        listing_age_max: Duration::from_secs(listing_seconds),
+        listing_age_max,
         skip_bad_files: entry.skip_bad_files,
         writes: Arc::clone(writes),
     })))
@@ -170,8 +191,9 @@ pub async fn open(
 /// # Errors
 /// When the statement asks for what tables do not have.
 fn check(cmd: &CreateExternalTable) -> Result<()> {
-    if !FORMATS.contains(&cmd.file_type.to_uppercase().as_str()) {
-        return user_err!("table {}: STORED AS {} is none of {}", cmd.name, cmd.file_type, FORMATS.join(", "));
+    if !FORMATS.contains(&cmd.file_type.to_uppercase().as_str()) && !databases::is_database(&cmd.file_type) {
+        let formats = FORMATS.join(", ");
+        return user_err!("table {}: STORED AS {} is none of {formats}, POSTGRES", cmd.name, cmd.file_type);
     }
     let refused = [
         (cmd.unbounded, "UNBOUNDED"),

@@ -1,4 +1,4 @@
-//! A table whose files lie in directories of partition values, or where patterns say.
+//! A table whose files lie in directories of partition values, or where patterns or a log say.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use object_store::ObjectStore;
 use url::Url;
 
 use super::calendar::{Calendar, DATE};
+use super::delta::DeltaLog;
 use super::glob::Glob;
 use super::layout::PartitionColumn;
 use super::lister::{Lister, ListingCache};
@@ -45,11 +46,19 @@ pub struct WriteTarget {
     pub partition_columns: Vec<PartitionColumn>,
 }
 
+/// What says which files a table has.
+#[derive(Debug)]
+pub(super) enum Files {
+    /// Whatever lies below the target's directory.
+    Directory,
+    Globs(Vec<Glob>),
+    Delta(DeltaLog),
+}
+
 /// What a table is opened from.
 pub(super) struct Parts {
     pub target: WriteTarget,
-    /// Where its files are, if not below the target's directory.
-    pub globs: Vec<Glob>,
+    pub files: Files,
     pub format: Arc<dyn FileFormat>,
     pub file_schema: SchemaRef,
     pub definition: Option<String>,
@@ -62,7 +71,7 @@ pub(super) struct Parts {
 #[derive(Debug)]
 pub struct LakeTable {
     target: WriteTarget,
-    globs: Vec<Glob>,
+    files: Files,
     format: Arc<dyn FileFormat>,
     schema: TableSchema,
     calendar: Option<Calendar>,
@@ -75,7 +84,7 @@ pub struct LakeTable {
 
 impl LakeTable {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { target, globs, format, file_schema, definition, listing_age_max, skip_bad_files, writes } = parts;
+        let Parts { target, files, format, file_schema, definition, listing_age_max, skip_bad_files, writes } = parts;
         let calendar = Calendar::of(&target.partition_columns);
         let date = calendar.as_ref().and_then(|calendar| calendar.schema().fields().last()).cloned();
         let date = date.filter(|_| file_schema.field_with_name(DATE).is_err());
@@ -84,7 +93,7 @@ impl LakeTable {
         let fields: Vec<FieldRef> = fields.chain(date).collect();
         let schema = TableSchema::builder(file_schema).with_table_partition_cols(fields).build();
         let listings = ListingCache::new(listing_age_max);
-        Self { target, globs, format, schema, calendar, has_date, definition, skip_bad_files, listings, writes }
+        Self { target, files, format, schema, calendar, has_date, definition, skip_bad_files, listings, writes }
     }
 
     /// The column that is made of others, and so cannot be written.
@@ -103,7 +112,7 @@ impl LakeTable {
 
     /// Where and how rows are added; `None` where there is no directory for them.
     pub fn target(&self) -> Option<&WriteTarget> {
-        self.globs.is_empty().then_some(&self.target)
+        matches!(self.files, Files::Directory).then_some(&self.target)
     }
 
     fn root(&self) -> Result<ObjectStoreUrl> {
@@ -159,9 +168,12 @@ impl LakeTable {
             listings += 1;
             let lister = Lister::new(store.as_ref(), &self.listings, listings > 1, &self.writes);
             let listing = Listing { target: &self.target, calendar, has_date, session, lister: &lister };
-            let mut files = match self.globs.is_empty() {
-                true => listing.files(&filters).await?,
-                false => listing.files_of(&self.globs, &filters).await?,
+            let mut files = match &self.files {
+                Files::Directory => listing.files(&filters).await?,
+                Files::Globs(globs) => listing.files_of(globs, &filters).await?,
+                Files::Delta(log) => {
+                    return listing.filtered(listing.dated(log.files(&store, listing.columns()).await?), &filters);
+                }
             };
             let before = lister.before().unwrap_or_else(|| self.writes.now());
             let listed = files.iter().filter_map(|file| write_of(&file.object_meta.location)).collect();

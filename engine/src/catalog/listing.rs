@@ -50,7 +50,7 @@ pub(super) struct Listing<'a> {
 }
 
 impl Listing<'_> {
-    fn columns(&self) -> &[PartitionColumn] {
+    pub fn columns(&self) -> &[PartitionColumn] {
         &self.target.partition_columns
     }
 
@@ -302,8 +302,20 @@ impl Listing<'_> {
         meta.size > 0 && meta.location.as_ref().ends_with(&self.target.extension)
     }
 
-    /// Without files of directories that came along with their neighbours.
-    fn filtered(&self, files: Vec<PartitionedFile>, filters: &[Expr]) -> Result<Vec<PartitionedFile>> {
+    /// Files whose partition values are known, with the date where the table has that column.
+    pub fn dated(&self, files: Vec<PartitionedFile>) -> Vec<PartitionedFile> {
+        let dated = |mut file: PartitionedFile| {
+            if self.has_date {
+                let date = date_of(&file.partition_values);
+                file.partition_values.push(date);
+            }
+            file
+        };
+        files.into_iter().map(dated).collect()
+    }
+
+    /// Those of the files whose partition values satisfy `filters`.
+    pub fn filtered(&self, files: Vec<PartitionedFile>, filters: &[Expr]) -> Result<Vec<PartitionedFile>> {
         if files.is_empty() || filters.is_empty() {
             return Ok(files);
         }

@@ -1,9 +1,10 @@
-//! Tables and views that outlive a session, kept in the warehouse, and tables over a data lake.
+//! Tables, views and functions that outlive a session, kept in the warehouse, and tables over a data lake.
 //!
 //! ```text
 //! statement ─► entry ─► snapshot ─► store (the warehouse)
 //!                          │
 //! query ─► provider ◄──────┘ ─► lake_table ─► listing (layout, calendar), glob ─► lister (LIST, remembered)
+//!                                          └► delta (the log of a Delta table)
 //! ```
 //!
 //! The directories of a lake are partitions: `year=2019/month=08/day=13` or plain `2019/08/13`.
@@ -14,9 +15,11 @@
 
 mod broken_view;
 mod calendar;
+mod delta;
 mod drift;
 mod entry;
 mod factory;
+mod function_entry;
 mod glob;
 mod lake_table;
 mod layout;
@@ -30,8 +33,9 @@ mod snapshot;
 mod store;
 
 pub use drift::merged;
-pub use entry::{Entry, PartitionEntry, TableEntry, ViewEntry, columns_of};
+pub use entry::{ColumnEntry, Entry, PartitionEntry, TableEntry, ViewEntry, columns_of, schema_of};
 pub use factory::{describe, file_extension};
+pub use function_entry::{FunctionEntry, ParameterEntry};
 pub use lake_table::{LakeTable, WriteTarget};
 pub use layout::{Naming, PartitionColumn};
 pub use provider::Catalog;

@@ -1,4 +1,4 @@
-//! Every table and view at one moment: the content of one file of the catalog.
+//! Every table, view and function at one moment: the content of one file of the catalog.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::entry::Entry;
+use super::function_entry::FunctionEntry;
 use crate::{external, user_err};
 
 /// The layout that this version writes and reads.
@@ -22,7 +23,10 @@ const INFORMATION_SCHEMA: &str = "information_schema";
 /// Most tables and views of a catalog: each change writes them all.
 const ENTRIES_MAX: usize = 20_000;
 
-/// Longest name of a table, view or schema, in bytes.
+/// Most functions of a catalog.
+const FUNCTIONS_MAX: usize = 2_000;
+
+/// Longest name of a table, view, schema or function, in bytes.
 const NAME_BYTES_MAX: usize = 255;
 
 pub type Entries = BTreeMap<String, Arc<Entry>>;
@@ -33,6 +37,9 @@ pub struct Snapshot {
     /// Counts changes of the catalog.
     pub version: u64,
     schemas: BTreeMap<String, Entries>,
+    /// Functions have no schema, as those that are built in have none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    functions: BTreeMap<String, Arc<FunctionEntry>>,
     /// Writes of several files that are being published, and since when, in milliseconds of Unix time: their files are
     /// hidden from readers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -88,6 +95,7 @@ impl Default for Snapshot {
             format: FORMAT,
             version: 0,
             schemas,
+            functions: BTreeMap::new(),
             pending: BTreeMap::new(),
             replacing: BTreeMap::new(),
             locks: BTreeMap::new(),
@@ -210,6 +218,58 @@ impl Snapshot {
             Some(_) => {}
         }
         Ok(self.schemas.remove(name).unwrap_or_default())
+    }
+
+    pub fn functions(&self) -> &BTreeMap<String, Arc<FunctionEntry>> {
+        &self.functions
+    }
+
+    /// Adds a function; whether it is there now.
+    ///
+    /// # Errors
+    /// When it is taken and `if_taken` refuses that, when it calls what there is not, or would call itself.
+    pub fn put_function(&mut self, name: &str, function: FunctionEntry, if_taken: IfTaken) -> Result<bool> {
+        check_name(name)?;
+        match (self.functions.contains_key(name), if_taken) {
+            (true, IfTaken::Keep) => return Ok(false),
+            (true, IfTaken::Refuse) => {
+                return user_err!(
+                    "function {name:?} exists already; DROP it, or write CREATE OR REPLACE or IF NOT EXISTS"
+                );
+            }
+            (false, _) if self.functions.len() >= FUNCTIONS_MAX => {
+                return user_err!("the catalog has {FUNCTIONS_MAX} functions, which is the most it can have");
+            }
+            _ => {}
+        }
+        let (mut waiting, mut seen) = (function.calls.clone(), vec![]);
+        while let Some(called) = waiting.pop() {
+            if called == name {
+                return user_err!("function {name:?} would call itself");
+            }
+            let Some(next) = self.functions.get(&called) else {
+                return user_err!("function {name:?} calls {called:?}, which was dropped");
+            };
+            if !seen.contains(&called) {
+                waiting.extend(next.calls.iter().cloned());
+                seen.push(called);
+            }
+        }
+        self.functions.insert(name.to_string(), Arc::new(function));
+        Ok(true)
+    }
+
+    /// # Errors
+    /// When it is not there and that is not allowed, or when others call it.
+    pub fn remove_function(&mut self, name: &str, if_exists: bool) -> Result<()> {
+        let caller = self.functions.iter().find(|(_, function)| function.calls.iter().any(|called| called == name));
+        if let Some((caller, _)) = caller {
+            return user_err!("function {caller:?} calls {name:?}; drop or replace it first");
+        }
+        match self.functions.remove(name) {
+            None if !if_exists => user_err!("there is no function {name:?} made by CREATE FUNCTION"),
+            _ => Ok(()),
+        }
     }
 
     /// Hides the files of a write until it is [ended](Self::end_write).
@@ -349,6 +409,38 @@ mod tests {
         assert!(error.to_string().contains("select from itself"), "{error}");
         assert!(snapshot.put(PUBLIC, "a", view_of(&["a"]), IfTaken::Replace).is_err());
         assert!(snapshot.put(PUBLIC, "c", view_of(&["a"]), IfTaken::Replace).unwrap());
+    }
+
+    /// Goal: a function never leads to itself, nor to one that is gone.
+    #[test]
+    fn functions_lead_to_no_cycle() {
+        let function = |calls: &[&str]| FunctionEntry {
+            parameters: vec![],
+            returns: None,
+            body: "1".into(),
+            calls: calls.iter().map(ToString::to_string).collect(),
+            definition: "CREATE FUNCTION".into(),
+        };
+        let mut snapshot = Snapshot::default();
+        assert!(snapshot.put_function("a", function(&[]), IfTaken::Refuse).unwrap());
+        assert!(snapshot.put_function("b", function(&["a"]), IfTaken::Refuse).unwrap());
+        assert!(!snapshot.put_function("b", function(&[]), IfTaken::Keep).unwrap());
+        for (name, calls, expected) in [
+            ("a", ["b"], "would call itself"),
+            ("a", ["a"], "would call itself"),
+            ("c", ["d"], "was dropped"),
+            ("b", ["a"], "exists already"),
+        ] {
+            let if_taken = if name == "b" { IfTaken::Refuse } else { IfTaken::Replace };
+            let message = snapshot.put_function(name, function(&calls), if_taken).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+        assert!(snapshot.remove_function("a", true).unwrap_err().to_string().contains("\"b\" calls \"a\""));
+        assert!(snapshot.remove_function("z", false).is_err());
+        snapshot.remove_function("z", true).unwrap();
+        snapshot.remove_function("b", false).unwrap();
+        snapshot.remove_function("a", false).unwrap();
+        assert!(snapshot.functions().is_empty());
     }
 
     /// Goal: what is written is read again, and damage is told.

@@ -8,6 +8,7 @@ mod block_work;
 mod blocks;
 mod collect;
 mod compressed_scan;
+mod database_scan;
 mod partial_wire;
 mod skip_bad_files;
 mod write;
@@ -29,6 +30,7 @@ pub(crate) use blocks::compute;
 pub use blocks::{BlocksExec, block_source};
 pub use collect::{CollectExec, CollectSpec, Features};
 pub use compressed_scan::CompressedScanExec;
+pub use database_scan::{DatabaseQuery, DatabaseScanExec};
 pub use partial_wire::{
     decode_centroids, decode_distances, decode_drawn, decode_far_points, decode_moments, decode_partial,
     decode_weights, encode_centroids, encode_drift,
@@ -48,6 +50,7 @@ enum Node {
     /// The name of the compression.
     CompressedScan(String),
     SkipBadFiles,
+    DatabaseScan(DatabaseQuery),
 }
 
 /// The wire form of `node` without its input, if it is one of ours.
@@ -62,6 +65,8 @@ pub(crate) fn encode(node: &dyn ExecutionPlan) -> Result<Option<Vec<u8>>> {
         Node::CompressedScan(exec.compression().to_string())
     } else if node.is::<SkipBadFilesExec>() {
         Node::SkipBadFiles
+    } else if let Some(exec) = node.downcast_ref::<DatabaseScanExec>() {
+        Node::DatabaseScan(exec.query().clone())
     } else {
         return Ok(None);
     };
@@ -78,5 +83,6 @@ pub(crate) fn decode(blob: &[u8], inputs: &[Arc<dyn ExecutionPlan>]) -> Result<A
         Node::Write(spec) => Arc::new(WriteExec::new(spec, Arc::clone(input))),
         Node::CompressedScan(compression) => Arc::new(CompressedScanExec::new(compression.parse()?, Arc::clone(input))),
         Node::SkipBadFiles => Arc::new(SkipBadFilesExec::new(Arc::clone(input))),
+        Node::DatabaseScan(query) => Arc::new(DatabaseScanExec::new(query, Arc::clone(input))?),
     })
 }

@@ -29,6 +29,7 @@ struct Job {
     iteration: Option<u64>,
     inertia: Option<f64>,
     rows: u64,
+    files_skipped: u64,
     error: Option<String>,
     started_unix_ms: i64,
     started: Instant,
@@ -70,6 +71,7 @@ impl JobBoard {
             iteration: None,
             inertia: None,
             rows: 0,
+            files_skipped: 0,
             error: None,
             started_unix_ms,
             started: Instant::now(),
@@ -92,6 +94,7 @@ impl JobBoard {
             Field::new("iteration", DataType::UInt64, true),
             Field::new("inertia", DataType::Float64, true),
             Field::new("rows", DataType::UInt64, false),
+            Field::new("files_skipped", DataType::UInt64, false),
             Field::new("elapsed_ms", DataType::UInt64, false),
             Field::new("started_at", DataType::Timestamp(TimeUnit::Millisecond, None), false),
             Field::new("error", DataType::Utf8, true),
@@ -113,6 +116,7 @@ impl JobBoard {
             Arc::new(UInt64Array::from_iter(jobs.iter().map(|job| job.iteration))),
             Arc::new(Float64Array::from_iter(jobs.iter().map(|job| job.inertia))),
             Arc::new(UInt64Array::from_iter_values(jobs.iter().map(|job| job.rows))),
+            Arc::new(UInt64Array::from_iter_values(jobs.iter().map(|job| job.files_skipped))),
             Arc::new(UInt64Array::from_iter_values(jobs.iter().map(elapsed))),
             Arc::new(TimestampMillisecondArray::from_iter_values(jobs.iter().map(|job| job.started_unix_ms))),
             Arc::new(StringArray::from_iter(jobs.iter().map(|job| job.error.as_deref()))),
@@ -140,7 +144,11 @@ impl JobHandle {
         self.board.update(self.id, |job| job.rows += rows);
     }
 
-    /// Begins one of several runs.
+    /// Counts files that were left out because they could not be read.
+    pub fn add_files_skipped(&self, files: u64) {
+        self.board.update(self.id, |job| job.files_skipped += files);
+    }
+
     /// Tells which runs are under way, counted from 0, of how many.
     pub fn runs(&self, runs: Range<usize>, n_runs: usize) {
         self.board.update(self.id, |job| {

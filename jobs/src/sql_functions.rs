@@ -248,16 +248,17 @@ impl Expansion<'_> {
         let mut placing = Placing { arguments: &arguments };
         let _: ControlFlow<()> = VisitMut::visit(&mut body, &mut placing);
         let mut count = Count(0);
-        let _: ControlFlow<()> = body.visit(&mut count);
-        self.nodes += count.0;
-        if self.nodes > NODES_MAX {
+        let _: ControlFlow<()> = Visit::visit(&body, &mut count);
+        // What is inside another body is counted there.
+        self.nodes += if self.level == 0 { count.0 } else { 0 };
+        if self.nodes.max(count.0) > NODES_MAX {
             return user_err!(
                 "function {name:?}: the calls of the statement become over {NODES_MAX} operators and functions; use it in fewer places, or on the result of a query within the query"
             );
         }
         match &function.returns {
             Some(data_type) => cast(body, data_type),
-            None => Ok(Expr::Nested(Box::new(body))),
+            None => Ok(nested(body)),
         }
     }
 }
@@ -292,13 +293,28 @@ fn arguments_of(name: &str, function: &FunctionEntry, call: &Function) -> Result
         };
         let value = match &known.data_type {
             Some(data_type) => cast(value.clone(), data_type)?,
-            None => Expr::Nested(Box::new(value.clone())),
+            None => nested(value.clone()),
         };
         if arguments.insert(parameter, value).is_some() {
             return user_err!("function {name:?} is called as {}, one of them is given twice", takes());
         }
     }
     Ok(arguments)
+}
+
+/// The expression in parentheses, where it needs them between operators.
+fn nested(expr: Expr) -> Expr {
+    let is_one = matches!(
+        expr,
+        Expr::Identifier(_)
+            | Expr::CompoundIdentifier(_)
+            | Expr::Value(_)
+            | Expr::Nested(_)
+            | Expr::Function(_)
+            | Expr::Cast { kind: CastKind::Cast, .. }
+            | Expr::Subquery(_)
+    );
+    if is_one { expr } else { Expr::Nested(Box::new(expr)) }
 }
 
 fn parsed_expr(text: &str) -> Result<Expr> {

@@ -15,6 +15,7 @@ use ballista_core::serde::scheduler::{Action, ShuffleFileKind};
 use ballista_flight_sql::backend::QueryBackend;
 use ballista_scheduler::scheduler_server::SchedulerServer;
 use covey_engine::failure::open;
+use covey_engine::operators::SkipBadFilesExec;
 use covey_engine::threads::aside;
 use covey_engine::{UserError, external, user_err};
 use covey_jobs::Cluster;
@@ -53,6 +54,8 @@ pub struct JobOutput {
     pub schema: SchemaRef,
     pub tickets: Vec<Vec<u8>>,
     pub n_rows: u64,
+    /// Files that could not be read and were left out, where the table says so.
+    pub files_skipped: u64,
 }
 
 impl JobOutput {
@@ -61,7 +64,7 @@ impl JobOutput {
         let rows = |location: &PartitionLocation| location.partition_stats.as_ref().map_or(0, |stats| stats.num_rows);
         let n_rows = locations.iter().map(|location| rows(location).max(0) as u64).sum();
         let tickets = locations.into_iter().map(ticket).collect::<Result<_>>()?;
-        Ok(Self { schema, tickets, n_rows })
+        Ok(Self { schema, tickets, n_rows, files_skipped: 0 })
     }
 }
 
@@ -117,11 +120,23 @@ impl SchedulerCluster {
             let locations = wait(statuses).await?;
             guard.disarm();
             if self.rollbacks.read_once(&job).await {
-                return JobOutput::try_new(plan.schema(), locations);
+                let files_skipped = self.files_skipped(name, &job, &plan).await;
+                return Ok(JobOutput { files_skipped, ..JobOutput::try_new(plan.schema(), locations)? });
             }
             tracing::warn!(target: "covey", job = name, "rows were read twice after an executor was lost: it runs again");
         }
         user_err!("executors were lost in each of {JOB_ATTEMPTS_MAX} attempts; see that they last, and try again")
+    }
+
+    async fn files_skipped(&self, name: &str, job: &JobId, plan: &Arc<dyn ExecutionPlan>) -> u64 {
+        if !SkipBadFilesExec::is_in(plan) {
+            return 0;
+        }
+        let files = self.rollbacks.files_skipped(job).await;
+        if files > 0 {
+            tracing::warn!(target: "covey", statement = name, files, "files that cannot be read were left out");
+        }
+        files
     }
 
     async fn fetch_all(&self, output: JobOutput) -> Result<Vec<RecordBatch>> {

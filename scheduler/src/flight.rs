@@ -165,7 +165,10 @@ impl CoveyFlightService {
                     covey.require_executors().await?;
                     self.inner.cluster.query(sql, session, plan.clone()).await
                 };
-                let result = running.await.inspect(|output| job.add_rows(output.n_rows));
+                let result = running.await.inspect(|output| {
+                    job.add_rows(output.n_rows);
+                    job.add_files_skipped(output.files_skipped);
+                });
                 let output = job.finish(result).map_err(status)?;
                 let endpoints = output.tickets.iter().map(|ticket| endpoint(ON_EXECUTOR, ticket)).collect();
                 Ok(Outcome { schema: output.schema, endpoints, written: 0 })

@@ -13,8 +13,9 @@ use ballista_core::serde::protobuf::task_status::Status;
 use ballista_core::serde::protobuf::{self, SuccessfulTask};
 use ballista_core::serde::scheduler::PartitionLocation;
 use ballista_scheduler::cluster::JobState;
-use ballista_scheduler::state::execution_graph::ExecutionGraph;
+use ballista_scheduler::state::execution_graph::{ExecutionGraph, ExecutionGraphBox};
 use ballista_scheduler::state::execution_stage::{ExecutionStage, TaskInfo};
+use covey_engine::operators::FILES_SKIPPED;
 use parking_lot::Mutex;
 
 /// Ballista tells of a job's end a moment before it can be asked for the job.
@@ -57,13 +58,29 @@ impl Rollbacks {
         if !self.repeated.lock().remove(job) {
             return true;
         }
+        self.graph(job).await.is_some_and(|graph| is_read_once(graph.as_ref()))
+    }
+
+    /// Files that a job that has ended could not read and has left out.
+    pub async fn files_skipped(&self, job: &JobId) -> u64 {
+        let Some(graph) = self.graph(job).await else { return 0 };
+        let stages = graph.stages().values().filter_map(|stage| match stage {
+            ExecutionStage::Successful(stage) => Some(&stage.stage_metrics),
+            _ => None,
+        });
+        let counts = stages.flatten().filter_map(|metrics| metrics.sum_by_name(FILES_SKIPPED));
+        counts.map(|count| count.as_usize() as u64).sum()
+    }
+
+    /// What became of a job that has ended.
+    async fn graph(&self, job: &JobId) -> Option<ExecutionGraphBox> {
         for _ in 0..GRAPH_WAITS_MAX {
             if let Ok(Some(graph)) = self.jobs.get_execution_graph(job).await {
-                return is_read_once(graph.as_ref());
+                return Some(graph);
             }
             tokio::time::sleep(GRAPH_PAUSE).await;
         }
-        false
+        None
     }
 }
 

@@ -57,7 +57,8 @@ impl Counted {
 const BLOCKS_MOVED_MAX: u64 = 4;
 
 fn assert_reads(short: &[u64; 3], long: &[u64; 3]) {
-    assert_eq!(short[0], long[0], "GETs of the lake's files");
+    // The second fit finds footers of files in the memory of executors.
+    assert!(long[0] <= short[0], "GETs of the lake's files: {short:?} {long:?}");
     assert!(short[1] <= BLOCKS_MOVED_MAX && long[1] <= BLOCKS_MOVED_MAX, "GETs of blocks: {short:?} {long:?}");
 }
 

@@ -116,7 +116,7 @@ async fn database_errors_are_told() {
     let lake = project().join("samples/processes").display().to_string();
     let secret = postgres.url.replace("postgres://", "postgres://me:hidden@");
     for (statement, expected) in [
-        (table.replace("TABLE t", "TABLE missing"), "no table public.missing"),
+        (table.replace("TABLE t", "TABLE missing"), "'public.missing' not found"),
         (table.replace(&postgres.url, &secret), "[[database]] of covey.toml"),
         (table.replace("/crm", ""), "names no database"),
         (table.replace("/crm", "/nowhere"), "\"nowhere\" does not exist"),

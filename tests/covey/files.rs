@@ -104,8 +104,9 @@ async fn bad_files_are_named_or_skipped() {
     fs::write(lake.join("day=5/text.parquet"), "this is no Parquet file but a text\n".repeat(9)).unwrap();
     assert_eq!(sum("lenient").await, [["12", "102"]]);
     assert_eq!(cells(&sandbox.sql("SELECT id FROM lenient WHERE day = 5 ORDER BY id LIMIT 1").await), [["5"]]);
-    let plan = cells(&sandbox.sql("EXPLAIN ANALYZE SELECT id FROM lenient WHERE id > 0").await).concat().concat();
-    assert!(plan.contains("files_skipped"), "{plan}");
+    let counted = "SELECT files_skipped FROM covey_jobs() WHERE statement LIKE '%FROM lenient'";
+    // The empty one is no file of data at all.
+    assert_eq!(cells(&sandbox.sql(counted).await), [["2"]]);
     let log = format!("{}{}", sandbox.log("executor-0.log"), sandbox.log("executor-1.log"));
     assert!(log.contains("a file that cannot be read is left out") && log.contains("day=2/half.parquet"), "{log}");
     // A table can be made while the newest file is damaged.
@@ -259,7 +260,7 @@ async fn delta_tables_are_read() {
     sandbox.sql(&format!("CREATE OR REPLACE EXTERNAL TABLE d STORED AS DELTA LOCATION '{at}'")).await;
     assert_eq!(cells(&sandbox.sql("SELECT count(extra), sum(extra), count(*) FROM d").await), [["1", "1.5", "51"]]);
     for (statement, expected) in [
-        ("INSERT INTO d VALUES (1)".to_string(), "directory"),
+        ("INSERT INTO d (id) VALUES (1)".to_string(), "directory"),
         (format!("CREATE EXTERNAL TABLE e STORED AS DELTA LOCATION '{at}-not'"), "cannot be read as a Delta table"),
         (format!("CREATE EXTERNAL TABLE e STORED AS DELTA PARTITIONED BY (day) LOCATION '{at}'"), "in the Delta log"),
         ("OPTIMIZE d".to_string(), "STORED AS PARQUET"),

@@ -83,8 +83,8 @@ impl Postgres {
     /// Settings by which processes of Covey find it.
     pub fn settings(&self, folder: &Path, password: &str) -> (&'static str, String) {
         let text = format!(
-            "[[database]]\nscope = '{}'\nuser = '{USER}'\npassword = '{password}'\nsslmode = 'disable'\n",
-            self.url
+            "[[database]]\nscope = 'postgres://127.0.0.1:{}'\nuser = '{USER}'\npassword = '{password}'\nsslmode = 'disable'\n",
+            self.port
         );
         let file = folder.join("covey.toml");
         std::fs::write(&file, text).expect("a temporary folder takes files");

@@ -125,16 +125,16 @@ fn told(url: &Url, error: &(dyn std::error::Error + Send + Sync)) -> DataFusionE
     let mut message = String::new();
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = cause {
-        let text = error.to_string();
-        if !message.contains(&text) {
-            message = if message.is_empty() { text } else { format!("{message}: {text}") };
+        for line in error.to_string().lines().map(str::trim).filter(|line| !line.starts_with("For details")) {
+            if !message.contains(line) {
+                message = if message.is_empty() { line.to_string() } else { format!("{message}: {line}") };
+            }
         }
         cause = error.source();
     }
-    let lines: Vec<&str> = message.lines().map(str::trim).filter(|line| !line.starts_with("For details")).collect();
     let hint = match message.contains("tls") || message.contains("TLS") || message.contains("certificate") {
         true => " (sslmode in [[database]] of covey.toml says whether TLS is used, and what is verified)",
         false => "",
     };
-    crate::external(crate::UserError(format!("{url}: {}{hint}", lines.join(" "))))
+    crate::external(crate::UserError(format!("{url}: {message}{hint}")))
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::error::ArrowError;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::internal_err;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder};
 use datafusion::datasource::source::DataSourceExec;
@@ -19,10 +20,8 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::StreamExt;
 
-use super::CompressedScanExec;
-
 /// The metric that counts them.
-const FILES_SKIPPED: &str = "files_skipped";
+pub const FILES_SKIPPED: &str = "files_skipped";
 
 /// Marks the files of a table that says so.
 #[derive(Debug, Clone, Copy)]
@@ -59,15 +58,28 @@ impl SkipBadFilesExec {
 
     /// Around a scan of files that are marked; `None` for other nodes.
     pub fn around(scan: &Arc<dyn ExecutionPlan>) -> Option<Self> {
-        let mut files = config(scan)?.file_groups.iter().flat_map(FileGroup::iter);
+        let mut files = file_scan(scan)?.file_groups.iter().flat_map(FileGroup::iter);
         files.any(|file| file.extension::<SkipIfBad>().is_some()).then(|| Self::new(Arc::clone(scan)))
+    }
+
+    /// Whether files may be left out anywhere in a plan.
+    pub fn is_in(plan: &Arc<dyn ExecutionPlan>) -> bool {
+        plan.is::<Self>() || plan.children().into_iter().any(Self::is_in)
+    }
+
+    /// The scan below, which on an executor has others around it.
+    fn config(&self) -> Option<FileScanConfig> {
+        let mut scan = &self.scan;
+        loop {
+            if let Some(config) = file_scan(scan) {
+                return Some(config.clone());
+            }
+            scan = scan.children().into_iter().next()?;
+        }
     }
 }
 
-fn config(scan: &Arc<dyn ExecutionPlan>) -> Option<&FileScanConfig> {
-    if let Some(compressed) = scan.downcast_ref::<CompressedScanExec>() {
-        return compressed.children().first().and_then(|scan| config(scan));
-    }
+fn file_scan(scan: &Arc<dyn ExecutionPlan>) -> Option<&FileScanConfig> {
     scan.downcast_ref::<DataSourceExec>()?.data_source().downcast_ref::<FileScanConfig>()
 }
 
@@ -106,12 +118,15 @@ impl ExecutionPlan for SkipBadFilesExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let Some(config) = config(&self.scan) else { return self.scan.execute(partition, context) };
+        let Some(config) = self.config() else {
+            return internal_err!("there is no scan of files whose bad ones could be left out");
+        };
         let files = config.file_groups.get(partition).map(|group| group.iter().cloned().collect()).unwrap_or_default();
         let reader = Reader {
-            config: config.clone(),
-            files,
+            scan: Arc::clone(&self.scan),
             left: config.limit,
+            config,
+            files,
             current: None,
             context,
             skipped: MetricBuilder::new(&self.metrics).counter(FILES_SKIPPED, partition),
@@ -130,6 +145,7 @@ impl ExecutionPlan for SkipBadFilesExec {
 
 /// Reads the files of a partition one after the other.
 struct Reader {
+    scan: Arc<dyn ExecutionPlan>,
     config: FileScanConfig,
     files: VecDeque<PartitionedFile>,
     /// Rows that are still wanted, where the scan has a limit.
@@ -175,6 +191,10 @@ impl Reader {
             .with_file_groups(vec![FileGroup::new(vec![file])])
             .with_limit(self.left)
             .build();
-        DataSourceExec::from_data_source(config).execute(0, Arc::clone(&self.context))
+        let scan = Arc::clone(&self.scan).transform_up(|node| match file_scan(&node) {
+            Some(_) => Ok(Transformed::yes(DataSourceExec::from_data_source(config.clone()) as _)),
+            None => Ok(Transformed::no(node)),
+        });
+        scan.data()?.execute(0, Arc::clone(&self.context))
     }
 }

@@ -9,21 +9,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use covey_engine::catalog::{Catalog, LakeTable, Replaced, Snapshot, WriteTarget, merged};
+use covey_engine::catalog::{Catalog, Entry, LakeTable, Replaced, Snapshot, WriteTarget, merged};
 use covey_engine::user_err;
 use datafusion::arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
+use datafusion::common::TableReference;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::FileGroup;
 use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
+use datafusion::logical_expr::expr_rewriter::unnormalize_cols;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use futures::{StreamExt, TryStreamExt};
 use uuid::Uuid;
 
 use super::commit::{PENDING_MAX, Replacement, Writer, unix_ms};
+use crate::definitions::resolve;
 
 /// A file from this size on is left as it is.
 const SMALL_BYTES: u64 = 64 << 20;
@@ -57,6 +60,7 @@ type Bin = Vec<PartitionedFile>;
 /// columns, or a file cannot be read.
 pub async fn optimize(writer: &Writer<'_>, name: &str, query: &LogicalPlan) -> Result<Optimized> {
     let state = writer.session.state();
+    refuse_view(writer.catalog, &state, name)?;
     let (table, filters) = scanned(&state, name, query)?;
     let Some(lake) = table.downcast_ref::<LakeTable>() else {
         return user_err!(
@@ -83,6 +87,18 @@ pub async fn optimize(writer: &Writer<'_>, name: &str, query: &LogicalPlan) -> R
     Ok(done)
 }
 
+/// # Errors
+/// When the name is that of a view.
+fn refuse_view(catalog: &Catalog, state: &SessionState, name: &str) -> Result<()> {
+    let name = resolve(state, &TableReference::parse_str(name))?;
+    match catalog.snapshot().entry(&name.schema, &name.table).map(AsRef::as_ref) {
+        Some(Entry::View(_)) => {
+            user_err!("OPTIMIZE {0}: {0} is a view; name the table that it selects from", name.table)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The table of a query over one, and the filters, all of which directories decide.
 fn scanned(state: &SessionState, name: &str, query: &LogicalPlan) -> Result<(Arc<dyn TableProvider>, Vec<Expr>)> {
     let plan = state.optimize(query)?;
@@ -103,7 +119,7 @@ fn scanned(state: &SessionState, name: &str, query: &LogicalPlan) -> Result<(Arc
     let Some(scan) = scan else {
         return user_err!("OPTIMIZE {name}: there is nothing to do, no directory is asked for");
     };
-    Ok((source_as_provider(&scan.source)?, scan.filters))
+    Ok((source_as_provider(&scan.source)?, unnormalize_cols(scan.filters)))
 }
 
 fn directory(file: &PartitionedFile) -> &str {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use covey_engine::catalog::{
     Entry, IfTaken, LakeTable, Naming, PartitionColumn, PartitionEntry, TableEntry, WriteTarget, columns_of,
-    file_extension,
+    file_extension, sample_of,
 };
 use covey_engine::storage::{Directory, directory_url};
 use covey_engine::user_err;
@@ -193,11 +193,13 @@ async fn commit_table(
     writer: &Writer<'_>,
     staged: Option<StagedRows>,
     name: &ResolvedTableReference,
-    entry: TableEntry,
+    mut entry: TableEntry,
     if_taken: IfTaken,
 ) -> Result<bool> {
     if let Some(staged) = staged {
         publish(&writer.stores, &staged.files).await?;
+        let files: Vec<String> = staged.files.iter().map(|file| file.url.clone()).collect();
+        entry.sample = sample_of(&writer.session.state(), &entry, &files).await;
         writer.catalog.settle(&staged.write);
         commit::sweep(&writer.stores, &staged.directory, &staged.write).await?;
     }
@@ -215,10 +217,7 @@ fn managed_entry(target: &WriteTarget, schema: &SchemaRef) -> Result<TableEntry>
         options: target.options.clone(),
         partition_columns: target.partition_columns.iter().map(PartitionEntry::try_new).collect::<Result<_>>()?,
         columns: columns_of(&columns)?,
-        orders: vec![],
         managed: true,
-        skip_bad_files: false,
-        listing_seconds: None,
-        definition: None,
+        ..TableEntry::default()
     })
 }

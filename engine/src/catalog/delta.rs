@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
+use datafusion::datasource::file_format::FileFormat;
+use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
@@ -13,13 +15,15 @@ use datafusion::logical_expr::CreateExternalTable;
 use deltalake_core::logstore::{StorageConfig, default_logstore};
 use deltalake_core::table::state::DeltaTableState;
 use deltalake_core::{DeltaTable, DeltaTableError};
-use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
+use object_store::{ObjectMeta, ObjectStore};
 use tokio::sync::Mutex;
 use url::Url;
 
+use super::factory::Learned;
 use super::layout::{Naming, PartitionColumn};
+use super::sample::Sample;
 use crate::storage::directory_url;
 use crate::user_err;
 
@@ -37,12 +41,6 @@ pub(super) struct DeltaLog {
     read: Mutex<Option<(Instant, DeltaTable)>>,
 }
 
-/// What the catalog has to know of a Delta table.
-pub(super) struct Learned {
-    pub partition_columns: Vec<PartitionColumn>,
-    pub file_schema: SchemaRef,
-}
-
 /// The columns of a table, as its log has them.
 ///
 /// # Errors
@@ -55,7 +53,7 @@ pub(super) async fn learn(state: &SessionState, cmd: &CreateExternalTable, locat
     }
     let directory = directory_url(location)?;
     let store = state.runtime_env().object_store(ObjectStoreUrl::parse(&directory[..url::Position::BeforePath])?)?;
-    let mut table = opened(&directory, store)?;
+    let mut table = opened(&directory, Arc::clone(&store))?;
     table.load().await.map_err(|e| told(&directory, &e))?;
     let snapshot = table.snapshot().map_err(|e| told(&directory, &e))?;
     let metadata = snapshot.metadata();
@@ -74,9 +72,14 @@ pub(super) async fn learn(state: &SessionState, cmd: &CreateExternalTable, locat
             naming: Naming { is_regular: false, ..Naming::of_new(name) },
         })
     };
-    let partition_columns = names.iter().map(column).collect::<Result<_>>()?;
+    let partition_columns = names.iter().map(column).collect::<Result<Vec<_>>>()?;
     let kept: Vec<usize> = (0..schema.fields().len()).filter(|&i| !names.contains(schema.field(i).name())).collect();
-    Ok(Learned { partition_columns, file_schema: Arc::new(schema.project(&kept)?) })
+    let file_schema = Arc::new(schema.project(&kept)?);
+    let files = files_of(&directory, snapshot, &partition_columns)?;
+    let files: Vec<ObjectMeta> = files.into_iter().map(|file| file.object_meta).collect();
+    let format: Arc<dyn FileFormat> = Arc::new(ParquetFormat::default());
+    let sample = Sample::of(state, &store, &format, &file_schema, &files).await;
+    Ok(Learned { partition_columns, file_schema, sample })
 }
 
 fn opened(directory: &Url, store: Arc<dyn ObjectStore>) -> Result<DeltaTable> {

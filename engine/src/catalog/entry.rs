@@ -11,6 +11,7 @@ use datafusion::logical_expr::TableType;
 use serde::{Deserialize, Serialize};
 
 use super::layout::{Naming, PartitionColumn};
+use super::sample::Sample;
 use crate::user_err;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +61,9 @@ pub struct TableEntry {
     /// How old listings of its directories may be, where that was said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listing_seconds: Option<u64>,
+    /// What some of its files had when the table was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<Sample>,
     /// The statement that made it.
     pub definition: Option<String>,
 }

@@ -1,9 +1,8 @@
 //! `CREATE EXTERNAL TABLE`: what a table is, learned once from its files, and the table made of that.
 //!
-//! Directories and globs are a [`LakeTable`]; single files, and files in a known order, are DataFusion's listing table.
+//! It is a [`LakeTable`]; but files in a known order are DataFusion's listing table.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,8 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::expr::Sort;
 use datafusion::logical_expr::{CreateExternalTable, Expr};
 use futures::StreamExt;
-use object_store::{ObjectMeta, ObjectStore};
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use url::Url;
 
 use super::delta::{self, DeltaLog};
@@ -30,14 +30,12 @@ use super::layout::{Naming, PartitionColumn, infer_type, value_text};
 use super::lister::LISTING_SECONDS;
 use super::options::TableOptions;
 use super::probe::{Probe, data_files, named_partitions, probe, probe_globs};
+use super::sample::{self, Sample};
 use super::store::CatalogStore;
 use crate::databases;
 use crate::operators::is_of_file;
 use crate::storage::directory_url;
 use crate::user_err;
-
-/// Files of the newest directory whose schemas are merged when a table is created without columns.
-const SCHEMA_FILES_MAX: usize = 4;
 
 /// Files whose schemas are looked up at once.
 const SCHEMAS_CONCURRENT: usize = 16;
@@ -74,17 +72,20 @@ pub async fn describe(state: &SessionState, cmd: &CreateExternalTable) -> Result
         managed: false,
         skip_bad_files: options.skip_bad_files,
         listing_seconds: options.listing_seconds,
+        sample: None,
         definition: cmd.definition.clone(),
     };
     if entry.format == delta::FORMAT {
         let learned = delta::learn(state, cmd, &entry.locations).await?;
+        entry.sample = learned.sample;
         entry.partition_columns =
             learned.partition_columns.iter().map(PartitionEntry::try_new).collect::<Result<_>>()?;
         entry.columns = columns_of(&learned.file_schema)?;
-    } else if !cmd.table_partition_cols.is_empty() || is_lake(&entry) {
-        let (partition_columns, file_schema) = learn(state, cmd, &entry, &options).await?;
+    } else if is_lake(&entry) {
+        let Learned { partition_columns, file_schema, sample } = learn(state, cmd, &entry, &options).await?;
         entry.partition_columns = partition_columns.iter().map(PartitionEntry::try_new).collect::<Result<_>>()?;
         entry.columns = columns_of(&file_schema)?;
+        entry.sample = sample;
     } else {
         let table = ListingTableFactory::new().create(state, cmd).await?;
         entry.columns = columns_of(&table.schema())?;
@@ -92,25 +93,22 @@ pub async fn describe(state: &SessionState, cmd: &CreateExternalTable) -> Result
     Ok(entry)
 }
 
-/// Whether files of a table come and go: it is one directory, or a pattern. What names its files is DataFusion's
-/// listing table.
+/// Whether the table is one of ours. Files whose rows are known to be in an order are DataFusion's listing table.
 fn is_lake(entry: &TableEntry) -> bool {
-    if !entry.partition_columns.is_empty() || entry.format == delta::FORMAT {
-        return true;
-    }
-    if entry.orders.is_empty() && entry.locations.iter().any(|location| is_glob(location)) {
-        return true;
-    }
-    let [location] = entry.locations.as_slice() else { return false };
-    let last = location.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    let is_directory = location.ends_with('/') || Path::new(location).is_dir() || !last.contains('.');
-    is_directory && entry.orders.is_empty()
+    entry.orders.is_empty()
 }
 
-/// The store of a table's files and, where they are named by patterns, those.
-fn places(table: &str, locations: &[String]) -> Result<(Url, Vec<Glob>)> {
+/// Whether files of a location come and go.
+fn is_directory(location: &str) -> bool {
+    let last = location.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    location.ends_with('/') || std::path::Path::new(location).is_dir() || !last.contains('.')
+}
+
+/// The store of a table's files and, where they are named one by one or by patterns, those.
+fn places(table: &str, locations: &[String], is_partitioned: bool) -> Result<(Url, Vec<Glob>)> {
     if let [directory] = locations
         && !is_glob(directory)
+        && (is_partitioned || is_directory(directory))
     {
         return Ok((directory_url(directory)?, vec![]));
     }
@@ -156,8 +154,9 @@ pub async fn open(
             .build();
         return ListingTableFactory::new().create(state, &cmd).await;
     }
-    let (directory, globs) = places(name, &entry.locations)?;
     let is_delta = entry.format == delta::FORMAT;
+    let is_partitioned = is_delta || !entry.partition_columns.is_empty();
+    let (directory, globs) = places(name, &entry.locations, is_partitioned)?;
     let file_format = if is_delta { "PARQUET" } else { &entry.format };
     let (format, extension) = format(state, name, file_format, &entry.options.clone().into_iter().collect())?;
     let partition_columns = entry.partition_columns.iter().map(PartitionEntry::column).collect::<Result<Vec<_>>>()?;
@@ -184,8 +183,25 @@ pub async fn open(
         definition: entry.definition.clone(),
         listing_age_max,
         skip_bad_files: entry.skip_bad_files,
+        sample: entry.sample.clone(),
         writes: Arc::clone(writes),
     })))
+}
+
+/// What is in some of the files of a table that was just written; `None` where that cannot be told.
+pub async fn sample_of(state: &SessionState, entry: &TableEntry, files: &[String]) -> Option<Sample> {
+    let schema = schema_of(&entry.columns).ok()?;
+    let (format, _) = format(state, "", &entry.format, &entry.options.clone().into_iter().collect()).ok()?;
+    let mut found = vec![];
+    let mut stores = None;
+    for url in files.iter().rev().take(sample::FILES_MAX) {
+        let url = Url::parse(url).ok()?;
+        let root = ObjectStoreUrl::parse(&url[..url::Position::BeforePath]).ok()?;
+        let store = state.runtime_env().object_store(root).ok()?;
+        found.push(store.head(&Path::from_url_path(url.path()).ok()?).await.ok()?);
+        stores = Some(store);
+    }
+    Sample::of(state, &stores?, &format, &schema, &found).await
 }
 
 /// # Errors
@@ -279,14 +295,22 @@ fn format(
     Ok((format, format!(".{}", extension.trim_start_matches('.'))))
 }
 
-/// The partition columns and the columns of the files of a table of directories or patterns.
+/// What is found out of a table when it is created.
+pub(super) struct Learned {
+    pub partition_columns: Vec<PartitionColumn>,
+    pub file_schema: SchemaRef,
+    pub sample: Option<Sample>,
+}
+
+/// Looks into the files of a table of directories or patterns.
 async fn learn(
     state: &SessionState,
     cmd: &CreateExternalTable,
     entry: &TableEntry,
     options: &TableOptions,
-) -> Result<(Vec<PartitionColumn>, SchemaRef)> {
-    let (url, globs) = places(cmd.name.table(), &entry.locations)?;
+) -> Result<Learned> {
+    let is_partitioned = !cmd.table_partition_cols.is_empty();
+    let (url, globs) = places(cmd.name.table(), &entry.locations, is_partitioned)?;
     let (format, extension) = format(state, cmd.name.table(), &cmd.file_type, &cmd.options)?;
     let root = ObjectStoreUrl::parse(&url[..url::Position::BeforePath])?;
     let store = state.runtime_env().object_store(&root)?;
@@ -319,20 +343,24 @@ async fn learn(
             }
         })
         .collect();
-    if let Some(schema) = declared_file_schema(cmd, &names)? {
-        return Ok((partition_columns, schema));
+    let newest = &found.files[found.files.len().saturating_sub(sample::FILES_MAX)..];
+    if let Some(file_schema) = declared_file_schema(cmd, &names)? {
+        let sample = Sample::of(state, &store, &format, &file_schema, newest).await;
+        return Ok(Learned { partition_columns, file_schema, sample });
     }
     if found.files.is_empty() {
         return user_err!("{}", nothing_found(cmd, &url, &globs, &names, &found, &extension));
     }
     let files = match options.merge_schema && globs.is_empty() {
         true => data_files(store.as_ref(), &url, &extension).await?,
-        false if options.merge_schema => found.files,
-        false => found.files[found.files.len().saturating_sub(SCHEMA_FILES_MAX)..].to_vec(),
+        false if options.merge_schema => found.files.clone(),
+        false => newest.to_vec(),
     };
     let read = Reading { state, store: &store, format: &format, options };
     let schema = read.schema(files).await.map_err(|e| e.context(format!("table {}", cmd.name)))?;
-    Ok((partition_columns, without_partition_columns(&schema, &names)?))
+    let file_schema = without_partition_columns(&schema, &names)?;
+    let sample = Sample::of(state, &store, &format, &file_schema, newest).await;
+    Ok(Learned { partition_columns, file_schema, sample })
 }
 
 /// Why the columns of a table cannot be found out, and what to do.

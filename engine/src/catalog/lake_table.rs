@@ -27,6 +27,7 @@ use super::glob::Glob;
 use super::layout::PartitionColumn;
 use super::lister::{Lister, ListingCache};
 use super::listing::Listing;
+use super::sample::Sample;
 use super::store::CatalogStore;
 use crate::operators::{SkipIfBad, write_of};
 
@@ -64,6 +65,7 @@ pub(super) struct Parts {
     pub definition: Option<String>,
     pub listing_age_max: Duration,
     pub skip_bad_files: bool,
+    pub sample: Option<Sample>,
     pub writes: Arc<CatalogStore>,
 }
 
@@ -78,13 +80,15 @@ pub struct LakeTable {
     has_date: bool,
     definition: Option<String>,
     skip_bad_files: bool,
+    sample: Option<Sample>,
     listings: ListingCache,
     writes: Arc<CatalogStore>,
 }
 
 impl LakeTable {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { target, files, format, file_schema, definition, listing_age_max, skip_bad_files, writes } = parts;
+        let Parts { target, files, format, file_schema, definition, listing_age_max, skip_bad_files, sample, writes } =
+            parts;
         let calendar = Calendar::of(&target.partition_columns);
         let date = calendar.as_ref().and_then(|calendar| calendar.schema().fields().last()).cloned();
         let date = date.filter(|_| file_schema.field_with_name(DATE).is_err());
@@ -93,7 +97,7 @@ impl LakeTable {
         let fields: Vec<FieldRef> = fields.chain(date).collect();
         let schema = TableSchema::builder(file_schema).with_table_partition_cols(fields).build();
         let listings = ListingCache::new(listing_age_max);
-        Self { target, files, format, schema, calendar, has_date, definition, skip_bad_files, listings, writes }
+        Self { target, files, format, schema, calendar, has_date, definition, skip_bad_files, sample, listings, writes }
     }
 
     /// The column that is made of others, and so cannot be written.
@@ -225,11 +229,16 @@ impl TableProvider for LakeTable {
         if files.is_empty() {
             return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
         }
+        let bytes = files.iter().map(|file| file.object_meta.size).sum();
+        let statistics = match &self.sample {
+            Some(sample) => sample.statistics(&self.schema(), bytes),
+            None => Statistics::new_unknown(&self.schema()),
+        };
         let groups = FileGroup::new(files).split_files(session.config().target_partitions());
         let source = self.format.file_source(self.schema.clone());
         let config = FileScanConfigBuilder::new(self.root()?, source)
             .with_file_groups(groups)
-            .with_statistics(Statistics::new_unknown(&self.schema()))
+            .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
             .build();

@@ -29,12 +29,13 @@ mod options;
 mod probe;
 mod provider;
 mod replaced;
+mod sample;
 mod snapshot;
 mod store;
 
 pub use drift::merged;
 pub use entry::{ColumnEntry, Entry, PartitionEntry, TableEntry, ViewEntry, columns_of, schema_of};
-pub use factory::{describe, file_extension};
+pub use factory::{describe, file_extension, sample_of};
 pub use function_entry::{FunctionEntry, ParameterEntry};
 pub use lake_table::{LakeTable, WriteTarget};
 pub use layout::{Naming, PartitionColumn};

@@ -72,6 +72,11 @@ pub fn open(error: &str) -> String {
     }
 }
 
+/// Whether a task had more to keep than it has memory for, as a join by hashing whose table is larger than was thought.
+pub fn is_out_of_memory(error: &DataFusionError) -> bool {
+    error.to_string().contains("Resources exhausted")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,10 +21,14 @@ use crate::databases::Databases;
 use crate::models::functions::model_functions;
 use crate::rules::rules;
 
-/// Partitions of a stage where nothing else decides: two tasks each for four cores.
+/// Partitions of the stages of fits and writes where nothing else decides: two tasks each for four cores. A query has as
+/// many as the cluster has cores where a session leaves it at this.
 pub const PARTITIONS_DEFAULT: usize = 8;
 
 pub const CATALOG: &str = "covey";
+
+/// The option by which joins are planned by hashing.
+pub const PREFER_HASH_JOIN: &str = "datafusion.optimizer.prefer_hash_join";
 
 /// The configuration that every session starts from.
 pub fn session_config(codec: Arc<CoveyPhysicalCodec>, databases: Arc<Databases>) -> SessionConfig {
@@ -34,6 +38,8 @@ pub fn session_config(codec: Arc<CoveyPhysicalCodec>, databases: Arc<Databases>)
         .with_target_partitions(PARTITIONS_DEFAULT)
         // Scans take a column whose smallest and largest value are equal for a constant, and statistics leave NaN out.
         .with_collect_statistics(false)
+        // Ballista's own choice is to sort for every join; see `rules/joins.rs`.
+        .set_bool(PREFER_HASH_JOIN, true)
         .with_ballista_physical_extension_codec(codec)
         .with_extension(databases)
 }
@@ -43,18 +49,16 @@ pub fn runtime_env(stores: Arc<dyn ObjectStoreRegistry>) -> Result<Arc<RuntimeEn
 }
 
 pub fn session_state(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> SessionState {
-    let mut builder = SessionStateBuilder::new()
+    SessionStateBuilder::new()
         .with_default_features()
         .with_config(config)
         .with_runtime_env(runtime)
         .with_optimizer_rules(ballista_default_optimizer_rules())
         .with_scalar_functions(scalar_functions())
         .with_aggregate_functions(aggregate_functions())
-        .with_window_functions(ballista_window_functions());
-    for rule in rules() {
-        builder = builder.with_physical_optimizer_rule(rule);
-    }
-    builder.build()
+        .with_window_functions(ballista_window_functions())
+        .with_physical_optimizer_rules(rules())
+        .build()
 }
 
 /// The functions by which executors decode plans: those of [`session_state`], so that both always agree.

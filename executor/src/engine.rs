@@ -16,6 +16,7 @@ use datafusion::physical_plan::metrics::MetricsSet;
 use datafusion::prelude::SessionConfig;
 
 use crate::cancel::{CancelFlag, TaskThreads, stoppable};
+use crate::compact::compacting;
 use crate::explain::explain;
 
 pub struct CoveyExecutionEngine {
@@ -45,7 +46,7 @@ impl ExecutionEngine for CoveyExecutionEngine {
         config: &SessionConfig,
     ) -> Result<Arc<dyn QueryStageExecutor>> {
         let flag = CancelFlag::default();
-        let plan = stoppable(plan, &flag)?;
+        let plan = compacting(stoppable(plan, &flag)?)?;
         let stage = self.ballista.create_query_stage_exec(
             job_id,
             stage_id,

@@ -3,6 +3,7 @@
 //! [`serve`] is the whole process but for flags and signals; `covey-executor` and the embedded cluster call it alike.
 
 mod cancel;
+mod compact;
 mod config;
 mod coordinator;
 mod engine;

@@ -13,8 +13,9 @@ use ballista_core::flight_proxy_service::BallistaFlightProxyService;
 use ballista_core::serde::protobuf::{self, JobStatus, PartitionLocation, job_status};
 use ballista_core::serde::scheduler::{Action, ShuffleFileKind};
 use ballista_flight_sql::backend::QueryBackend;
+use ballista_scheduler::cluster::ClusterState;
 use ballista_scheduler::scheduler_server::SchedulerServer;
-use covey_engine::failure::open;
+use covey_engine::failure::{is_out_of_memory, open};
 use covey_engine::operators::SkipBadFilesExec;
 use covey_engine::threads::aside;
 use covey_engine::{UserError, external, user_err};
@@ -22,7 +23,10 @@ use covey_jobs::Cluster;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::exec_datafusion_err;
+use datafusion::datasource::physical_plan::FileScanConfig;
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
@@ -32,6 +36,7 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tonic::Request;
 
+use crate::placement::PlacingCluster;
 use crate::rollbacks::{Rollbacks, latest};
 
 pub type Ballista = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
@@ -48,6 +53,11 @@ const JOB_ATTEMPTS_MAX: usize = 4;
 
 /// Results fetched from executors at once by one job.
 const FETCHES_CONCURRENT: usize = 8;
+
+/// Partitions of a query: at least so many, and one more for each of so many bytes that are read.
+const CORES_MIN: usize = 2;
+const PARTITION_BYTES: u64 = 256 << 20;
+const PARTITIONS_MAX: usize = 512;
 
 /// A finished job: its schema and where its rows are.
 pub struct JobOutput {
@@ -73,6 +83,9 @@ pub struct SchedulerCluster {
     ballista: Arc<Ballista>,
     proxy: BallistaFlightProxyService,
     rollbacks: Rollbacks,
+    members: Arc<PlacingCluster>,
+    /// Of a session that does not say otherwise.
+    partitions: usize,
     address: String,
 }
 
@@ -81,9 +94,11 @@ impl SchedulerCluster {
         ballista: Arc<Ballista>,
         proxy: BallistaFlightProxyService,
         rollbacks: Rollbacks,
+        members: Arc<PlacingCluster>,
+        partitions: usize,
         address: String,
     ) -> Self {
-        Self { ballista, proxy, rollbacks, address }
+        Self { ballista, proxy, rollbacks, members, partitions, address }
     }
 
     /// Runs a query and gives the places of its rows. Dropping the future cancels the job.
@@ -91,9 +106,35 @@ impl SchedulerCluster {
         if matches!(plan, LogicalPlan::Analyze(_)) {
             return self.analyze(name, session, plan).await;
         }
-        let planning = Arc::clone(&session);
-        let plan = aside(async move { planning.state().create_physical_plan(&plan).await }).await?;
-        self.submit(name, session, plan).await
+        let mut state = session.state();
+        let physical = self.planned(&mut state, &plan).await?;
+        match self.submit(name, Arc::clone(&session), physical).await {
+            Err(error) if is_out_of_memory(&error) && state.config().options().optimizer.prefer_hash_join => {
+                tracing::warn!(target: "covey", statement = name, "a join does not fit into memory: it runs again, sorted");
+                state.config_mut().options_mut().optimizer.prefer_hash_join = false;
+                let physical = planned(&state, &plan).await?;
+                self.submit(name, session, physical).await
+            }
+            result => result,
+        }
+    }
+
+    /// The plan with as many partitions as the cluster has cores, and with more where they would be large.
+    async fn planned(&self, state: &mut SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+        if state.config().target_partitions() != self.partitions {
+            return planned(state, plan).await;
+        }
+        let executors = self.members.registered_executor_metadata().await;
+        let cores: usize = executors.iter().map(|executor| executor.specification.vcores.max(1) as usize).sum();
+        let cores = cores.clamp(CORES_MIN, PARTITIONS_MAX);
+        state.config_mut().options_mut().execution.target_partitions = cores;
+        let physical = planned(state, plan).await?;
+        let wanted = scanned_bytes(&physical).div_ceil(PARTITION_BYTES) as usize;
+        if wanted <= cores {
+            return Ok(physical);
+        }
+        state.config_mut().options_mut().execution.target_partitions = wanted.min(PARTITIONS_MAX);
+        planned(state, plan).await
     }
 
     /// EXPLAIN ANALYZE: Ballista measures the stages of a query that it has planned itself.
@@ -157,6 +198,20 @@ impl SchedulerCluster {
             .await
             .map_err(|e| exec_datafusion_err!("cannot fetch the rows of a job: {e}"))
     }
+}
+
+async fn planned(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+    let (state, plan) = (state.clone(), plan.clone());
+    aside(async move { state.create_physical_plan(&plan).await }).await
+}
+
+/// Bytes of the files that a plan reads.
+fn scanned_bytes(plan: &Arc<dyn ExecutionPlan>) -> u64 {
+    let of_children: u64 = plan.children().into_iter().map(scanned_bytes).sum();
+    let source = plan.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
+    let files = source.and_then(|source| source.downcast_ref::<FileScanConfig>()).map(|scan| &scan.file_groups);
+    let files = files.into_iter().flatten().flat_map(|group| group.iter());
+    of_children + files.map(|file| file.effective_size()).sum::<u64>()
 }
 
 fn told(status: tonic::Status) -> DataFusionError {

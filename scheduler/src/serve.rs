@@ -93,11 +93,19 @@ impl Bound {
         let jobs = BallistaCluster::new_from_config(&ballista).await.map_err(ballista_error)?.job_state();
         let rollbacks = Rollbacks::new(Arc::clone(&jobs));
         let placing = Arc::new(PlacingCluster::new(Arc::clone(&hub), rollbacks.clone()));
+        let members = Arc::clone(&placing);
         let cluster = BallistaCluster::new(placing, jobs);
         let scheduler = Arc::new(create_scheduler(cluster, Arc::new(ballista)).await.map_err(ballista_error)?);
         let proxy = BallistaFlightProxyService::new(MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX, false, None);
         let address = format!("http://{}", self.address);
-        let jobs_cluster = SchedulerCluster::new(Arc::clone(&scheduler), proxy.clone(), rollbacks, address.clone());
+        let jobs_cluster = SchedulerCluster::new(
+            Arc::clone(&scheduler),
+            proxy.clone(),
+            rollbacks,
+            members,
+            self.config.partitions,
+            address.clone(),
+        );
 
         if let Err(error) = sweep(&warehouse).await {
             tracing::warn!(target: "covey", %error, "old intermediate files of fits could not be removed");

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use covey_engine::catalog::{Catalog, Replaced, Snapshot, WRITES, WriteTarget};
+use covey_engine::failure::is_out_of_memory;
 use covey_engine::operators::{WriteExec, WriteSpec, written};
 use covey_engine::staging::Staged;
 pub use covey_engine::staging::sweep;
@@ -21,6 +22,7 @@ use covey_engine::threads::aside;
 use covey_engine::{external, user_err};
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_expr::expressions::col;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -82,9 +84,16 @@ impl Writer<'_> {
         file: Option<String>,
     ) -> Result<StagedRows> {
         self.cluster.require_executors().await?;
-        let planning = Arc::clone(&self.session);
-        let plan = aside(async move { planning.state().create_physical_plan(&input).await }).await?;
-        self.stage_plan(name, plan, target, file).await
+        let mut state = self.session.state();
+        let plan = planned(&state, &input).await?;
+        match self.stage_plan(name, plan, target, file.clone()).await {
+            Err(error) if is_out_of_memory(&error) && state.config().options().optimizer.prefer_hash_join => {
+                tracing::warn!(target: "covey", statement = name, "a join does not fit into memory: it runs again, sorted");
+                state.config_mut().options_mut().optimizer.prefer_hash_join = false;
+                self.stage_plan(name, planned(&state, &input).await?, target, file).await
+            }
+            result => result,
+        }
     }
 
     /// As [`stage`](Self::stage), of a query that is planned.
@@ -143,6 +152,11 @@ impl Writer<'_> {
         });
         committed.await.map_err(|e| exec_datafusion_err!("publishing the files failed: {e}"))?
     }
+}
+
+async fn planned(state: &SessionState, input: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+    let (state, input) = (state.clone(), input.clone());
+    aside(async move { state.create_physical_plan(&input).await }).await
 }
 
 /// The input of a [`WriteExec`]: all rows of a directory in one task, so that it gets few files.

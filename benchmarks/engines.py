@@ -173,13 +173,22 @@ class Ballista(FlightSql):
     def tables(self, where):
         for name, path in where.items():
             partitioned = "PARTITIONED BY (year, month, day)" if is_lake(path) or path.startswith("s3") else ""
-            self.query(f"CREATE EXTERNAL TABLE {name} STORED AS PARQUET {partitioned} LOCATION '{path}'")
+            columns = declared(path) if is_lake(path) else ""
+            self.query(f"CREATE EXTERNAL TABLE {name} {columns} STORED AS PARQUET {partitioned} LOCATION '{path}'")
 
     def stop(self):
         self.connection.close()
         for process in reversed(self.processes):
             process.send_signal(signal.SIGKILL)
             process.wait()
+
+
+def declared(lake):
+    """The columns of a lake of texts: stock Ballista takes the values of directories for numbers only if it is told."""
+    import pyarrow.parquet as pq
+
+    names = pq.read_schema(next(pathlib.Path(lake).rglob("*.parquet"))).names
+    return "(" + ", ".join([*(f"{name} VARCHAR" for name in names), "year INT", "month INT", "day INT"]) + ")"
 
 
 def wait_for_port(port):

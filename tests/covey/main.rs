@@ -7,6 +7,7 @@ mod blocks;
 mod catalog;
 mod clients;
 mod databases;
+mod documents;
 mod errors;
 mod files;
 mod fits;

@@ -21,6 +21,9 @@ const FILES_NAMED_MAX: usize = 3;
 /// In the text of errors that come from a store.
 const STORE: &str = "object store error";
 
+/// In the text of errors that come from what a file holds.
+const OF_A_FILE: [&str; 5] = ["Parquet", "parquet", "Json error", "Csv error", "Error while parsing value"];
+
 /// Bytes at the end of a file that are looked at: the footer of nearly every Parquet file.
 const FOOTER_BYTES: u64 = 1 << 20;
 
@@ -32,7 +35,8 @@ pub(crate) async fn explain(error: &DataFusionError, plan: &Arc<dyn ExecutionPla
     }
     let files = files(plan);
     let mut damaged = vec![];
-    for (root, path) in &files {
+    let is_parquet = text.contains("Parquet") || text.contains("parquet");
+    for (root, path) in files.iter().filter(|_| is_parquet) {
         if let Ok(store) = context.runtime_env().object_store(root)
             && is_damaged(store.as_ref(), path).await
         {
@@ -52,9 +56,7 @@ fn is_of_a_file(error: &DataFusionError, text: &str) -> bool {
     if text.contains(STORE) {
         return false;
     }
-    matches!(error.find_root(), DataFusionError::ParquetError(_))
-        || text.contains("Parquet")
-        || text.contains("parquet")
+    matches!(error.find_root(), DataFusionError::ParquetError(_)) || OF_A_FILE.iter().any(|words| text.contains(words))
 }
 
 /// The files that the task was to read.

@@ -108,12 +108,12 @@ impl SchedulerCluster {
         }
         let mut state = session.state();
         let physical = self.planned(&mut state, &plan).await?;
-        match self.submit(name, Arc::clone(&session), physical).await {
+        match self.submit(name, of_state(&state), physical).await {
             Err(error) if is_out_of_memory(&error) && state.config().options().optimizer.prefer_hash_join => {
                 tracing::warn!(target: "covey", statement = name, "a join does not fit into memory: it runs again, sorted");
                 state.config_mut().options_mut().optimizer.prefer_hash_join = false;
                 let physical = planned(&state, &plan).await?;
-                self.submit(name, session, physical).await
+                self.submit(name, of_state(&state), physical).await
             }
             result => result,
         }
@@ -198,6 +198,12 @@ impl SchedulerCluster {
             .await
             .map_err(|e| exec_datafusion_err!("cannot fetch the rows of a job: {e}"))
     }
+}
+
+/// A job must be submitted with the settings that it was planned with: Ballista distributes some joins only then, into as
+/// many partitions as the session says.
+fn of_state(state: &SessionState) -> Arc<SessionContext> {
+    Arc::new(SessionContext::new_with_state(state.clone()))
 }
 
 async fn planned(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {

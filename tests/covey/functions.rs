@@ -130,8 +130,6 @@ async fn mistakes_in_functions_are_told() {
     }
     assert_eq!(cell(&sandbox.sql("SELECT d8(1)").await), "512");
     assert!(sandbox.error("SELECT d19(1)").await.contains("operators and functions"));
-    let chain = format!("SELECT long(1){}", " + 1".repeat(3_000));
-    assert!(sandbox.error(&chain).await.contains("chains over"));
     assert_eq!(cell(&sandbox.sql("SELECT long(1)").await), "1501");
     sandbox.assert_alive();
 }

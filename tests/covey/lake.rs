@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use covey_tests::{cell, cells, covey, project};
+use covey_tests::{Sandbox, cell, cells, covey, project};
 use datafusion::arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
@@ -166,6 +166,43 @@ async fn queries_equal_local_datafusion() {
         let (ours, theirs) = (cells(&sandbox.sql(query).await), cells(&expected));
         assert_eq!(ours, theirs, "{query}");
         assert!(!ours.is_empty(), "{query}");
+    }
+}
+
+/// Goal: joins of every kind give the same, by hashing and by sorting, into however many partitions. Method: sums over
+/// joins of tables and of values, held against numbers that are known.
+#[tokio::test]
+async fn joins_give_the_same_however_done() {
+    let sandbox = Sandbox::start(2, 1).await;
+    sandbox.sql("CREATE TABLE big AS SELECT value AS a FROM generate_series(1, 1000)").await;
+    sandbox.sql("CREATE TABLE few AS SELECT value AS a FROM generate_series(1, 10)").await;
+    let at = sandbox.path("csv");
+    sandbox.sql(&format!("COPY (SELECT a FROM few WHERE a > 3) TO '{}/' STORED AS CSV", at.display())).await;
+    sandbox.sql(&format!("CREATE EXTERNAL TABLE csv (a BIGINT) STORED AS CSV LOCATION '{}/'", at.display())).await;
+    let groups = "(SELECT a FROM big GROUP BY a)";
+    let queries = [
+        (format!("SELECT count(*) FROM {groups} x WHERE a IN (SELECT a FROM few)"), "10"),
+        (format!("SELECT count(*) FROM {groups} x WHERE a NOT IN (SELECT a FROM few)"), "990"),
+        (format!("SELECT count(*) FROM {groups} x WHERE NOT EXISTS (SELECT 1 FROM few WHERE few.a = x.a)"), "990"),
+        (format!("SELECT sum(x.a) FROM {groups} x JOIN (VALUES (1), (2), (3)) AS v(c) ON x.a = v.c"), "6"),
+        ("SELECT count(*) FROM (SELECT a FROM few EXCEPT ALL SELECT a FROM csv)".into(), "3"),
+        ("SELECT count(*) FROM (SELECT a FROM csv EXCEPT ALL SELECT a FROM few)".into(), "0"),
+        ("SELECT count(*) FROM (VALUES (1), (4)) AS v(c) WHERE c NOT IN (SELECT a FROM csv)".into(), "1"),
+        ("SELECT count(*) FROM (SELECT a FROM big INTERSECT SELECT a FROM csv)".into(), "7"),
+        ("SELECT count(few.a) FROM big LEFT JOIN few ON few.a = big.a".into(), "10"),
+        ("SELECT count(*) FROM few FULL JOIN csv ON few.a = csv.a + 5".into(), "15"),
+        ("SELECT count(*) FROM big CROSS JOIN csv".into(), "7000"),
+    ];
+    let client = sandbox.client().await;
+    for setting in ["1 = 1", "prefer_hash_join = false", "execution.target_partitions = 3", "prefer_hash_join = true"] {
+        let name = if setting.starts_with("prefer") { format!("optimizer.{setting}") } else { setting.to_string() };
+        if setting != "1 = 1" {
+            client.execute(&format!("SET datafusion.{name}")).await.unwrap();
+        }
+        for (query, expected) in &queries {
+            let answer = client.execute(query).await.unwrap_or_else(|e| panic!("{query}: {e}"));
+            assert_eq!(cells(&answer.batches), [[*expected]], "{query} with {name}");
+        }
     }
 }
 

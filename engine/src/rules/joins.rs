@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::compute::SortOptions;
+use datafusion::common::JoinType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::Result;
@@ -17,6 +18,9 @@ use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 /// Bytes of a partition of the side that is hashed.
 const HASHED_BYTES_MAX: usize = 64 << 20;
 
+/// Bytes of a side that every task gets whole. Below Ballista's own limit of 128 MiB, beyond which it would distribute it.
+const COLLECTED_BYTES_MAX: usize = 64 << 20;
+
 /// To be applied when sides and modes are chosen, and before rows are distributed and sorted for them.
 #[derive(Debug)]
 pub(super) struct Joins;
@@ -25,9 +29,8 @@ impl PhysicalOptimizerRule for Joins {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         let partitions = config.execution.target_partitions.max(1);
         plan.transform_up(|node| {
-            let sorted =
-                node.downcast_ref::<HashJoinExec>().map(|join| sorted(join, partitions)).transpose()?.flatten();
-            Ok(match sorted {
+            let chosen = node.downcast_ref::<HashJoinExec>().map(|join| chosen(join, partitions));
+            Ok(match chosen.transpose()?.flatten() {
                 Some(join) => Transformed::yes(join),
                 None => Transformed::no(node),
             })
@@ -44,16 +47,32 @@ impl PhysicalOptimizerRule for Joins {
     }
 }
 
-/// The join by sorting, where it should be one.
-fn sorted(join: &HashJoinExec, partitions: usize) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-    if *join.partition_mode() == PartitionMode::CollectLeft || join.projection.is_some() || join.null_aware {
+/// The join as it should be; `None` where it is so.
+fn chosen(join: &HashJoinExec, partitions: usize) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    if join.projection.is_some() || join.null_aware {
         return Ok(None);
     }
     let statistics = StatisticsContext::new().compute(join.left().as_ref(), &StatisticsArgs::new())?;
-    let known = statistics.total_byte_size;
-    if known.get_value().is_some_and(|bytes| bytes / partitions <= HASHED_BYTES_MAX) {
-        return Ok(None);
+    let bytes = statistics.total_byte_size.get_value().copied().filter(|bytes| *bytes > 0);
+    let is_collected = *join.partition_mode() == PartitionMode::CollectLeft;
+    match bytes {
+        Some(bytes) if is_collected && may_be_collected(*join.join_type()) && bytes <= COLLECTED_BYTES_MAX => Ok(None),
+        Some(bytes) if bytes / partitions <= HASHED_BYTES_MAX => match is_collected {
+            true => Ok(Some(join.builder().with_partition_mode(PartitionMode::Partitioned).build_exec()?)),
+            false => Ok(None),
+        },
+        _ => sorted(join).map(Some),
     }
+}
+
+/// Whether each task of a join may have all rows of the left side: where it gives rows for those of the right side only.
+/// Ballista would distribute the rows of other joins after all, when it is too late for what is above them.
+fn may_be_collected(join_type: JoinType) -> bool {
+    use JoinType::{Inner, Right, RightAnti, RightMark, RightSemi};
+    matches!(join_type, Inner | Right | RightSemi | RightAnti | RightMark)
+}
+
+fn sorted(join: &HashJoinExec) -> Result<Arc<dyn ExecutionPlan>> {
     let join = SortMergeJoinExec::try_new(
         Arc::clone(join.left()),
         Arc::clone(join.right()),
@@ -63,5 +82,5 @@ fn sorted(join: &HashJoinExec, partitions: usize) -> Result<Option<Arc<dyn Execu
         vec![SortOptions::default(); join.on().len()],
         join.null_equality(),
     )?;
-    Ok(Some(Arc::new(join)))
+    Ok(Arc::new(join))
 }

@@ -34,6 +34,6 @@ mod tests {
         let rules = rules();
         let place = |name: &str| rules.iter().position(|rule| rule.name() == name).unwrap();
         assert_eq!(place("joins"), place(CHOOSES_SIDES) + 1);
-        assert!(place("joins") < place("EnforceDistribution"));
+        assert!(place("joins") < place("EnsureRequirements"));
     }
 }

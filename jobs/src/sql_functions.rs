@@ -129,7 +129,7 @@ impl Visitor for Names {
             Expr::CompoundIdentifier(path) if self.queries == 0 => {
                 self.columns.extend(path.first().map(normalized));
             }
-            Expr::Function(function) => drop(self.functions.extend(called(function))),
+            Expr::Function(function) => self.functions.extend(called(function)),
             _ => {}
         }
         ControlFlow::Continue(())

@@ -11,6 +11,20 @@ async fn sandbox_of(postgres: &Postgres, password: &str) -> Sandbox {
     Sandbox::start_at(folder, &warehouse, &[(name, &file)], 2, 1).await
 }
 
+/// An account for each system.
+fn fill(postgres: &Postgres, systems: &[String]) {
+    let rows: Vec<String> = systems
+        .iter()
+        .enumerate()
+        .map(|(i, id)| {
+            let day = 1 + i % 28;
+            let flag = if i % 3 == 0 { "NULL" } else { "true" };
+            format!("('{id}', {}, '2019-01-{day:02}', {i}.25, '2019-07-{day:02} 23:30:00+02', {flag}, DEFAULT, '{{\"n\": {i}}}')", i % 7)
+        })
+        .collect();
+    postgres.sql(&format!("INSERT INTO sales.\"Accounts\" VALUES {}", rows.join(", ")));
+}
+
 /// Goal: accounts that are kept in PostgreSQL are joined with the uploads of the lake, executors ask for the columns and
 /// rows that are needed, and the password is to be seen nowhere.
 #[tokio::test]
@@ -25,16 +39,7 @@ async fn accounts_are_joined_with_uploads() {
     let sandbox = sandbox_of(&postgres, PASSWORD).await;
     sandbox.sql(&sample_table()).await;
     let systems = cells(&sandbox.sql("SELECT DISTINCT system_id FROM processes ORDER BY 1").await).concat();
-    let rows: Vec<String> = systems
-        .iter()
-        .enumerate()
-        .map(|(i, id)| {
-            let day = 1 + i % 28;
-            let flag = if i % 3 == 0 { "NULL" } else { "true" };
-            format!("('{id}', {}, '2019-01-{day:02}', {i}.25, '2019-07-{day:02} 23:30:00+02', {flag}, DEFAULT, '{{\"n\": {i}}}')", i % 7)
-        })
-        .collect();
-    postgres.sql(&format!("INSERT INTO sales.\"Accounts\" VALUES {}", rows.join(", ")));
+    fill(&postgres, &systems);
     let table = format!("STORED AS POSTGRES LOCATION '{}'", postgres.url);
     sandbox.sql(&format!("CREATE EXTERNAL TABLE accounts {table} OPTIONS ('table' 'sales.\"Accounts\"')")).await;
     sandbox.sql(&format!("CREATE EXTERNAL TABLE empty {table}")).await;

@@ -5,10 +5,14 @@ use std::path::Path;
 
 use covey_tests::{PASSWORD, Postgres, Sandbox, covey, project};
 
-/// The blocks of a document in one language, each with its line.
-fn blocks(document: &str, language: &str) -> Vec<(usize, String)> {
+/// A block of a document, after the line where it begins.
+type Block = (usize, String);
+
+/// The blocks of a document in one language.
+fn blocks(document: &str, language: &str) -> Vec<Block> {
     let text = fs::read_to_string(project().join(document)).unwrap();
-    let (mut found, mut block): (Vec<(usize, String)>, Option<(usize, String)>) = (vec![], None);
+    let mut found: Vec<Block> = vec![];
+    let mut block: Option<Block> = None;
     for (line, content) in text.lines().enumerate() {
         match (&mut block, content.strip_prefix("```")) {
             (None, Some(begins)) => {

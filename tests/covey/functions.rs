@@ -4,22 +4,24 @@ use covey_tests::{cell, cells};
 
 use crate::{create_model, sandbox_with_sample};
 
+const FUNCTIONS: [&str; 8] = [
+    "CREATE FUNCTION clean(command) AS trim(regexp_replace(lower(command), '[^a-z]+', ' ', 'g'))",
+    "CREATE FUNCTION first_word(command VARCHAR) RETURNS VARCHAR RETURN split_part(clean(command), ' ', 1)",
+    "CREATE FUNCTION share(part, whole) AS 100.0 * count(*) FILTER (WHERE part) / count(whole)",
+    "CREATE FUNCTION ranked(x) AS row_number() OVER (ORDER BY x DESC)",
+    "CREATE FUNCTION app(command) AS coalesce(cluster_label('m', command), 'cluster ' || predict('m', command))",
+    "CREATE FUNCTION half(n INT) AS n / 2",
+    "CREATE FUNCTION twice(x) AS x + x",
+    "CREATE FUNCTION newest() AS (SELECT max(date) FROM processes)",
+];
+
 /// Goal: a function that was made in SQL works in every client and wherever SQL allows an expression, also with
 /// aggregates and models in it, and is there after a restart.
 #[tokio::test]
 async fn sql_functions_work_everywhere() {
     let mut sandbox = sandbox_with_sample(2, 1).await;
     sandbox.sql(&create_model("m", "")).await;
-    for statement in [
-        "CREATE FUNCTION clean(command) AS trim(regexp_replace(lower(command), '[^a-z]+', ' ', 'g'))",
-        "CREATE FUNCTION first_word(command VARCHAR) RETURNS VARCHAR RETURN split_part(clean(command), ' ', 1)",
-        "CREATE FUNCTION share(part, whole) AS 100.0 * count(*) FILTER (WHERE part) / count(whole)",
-        "CREATE FUNCTION ranked(x) AS row_number() OVER (ORDER BY x DESC)",
-        "CREATE FUNCTION app(command) AS coalesce(cluster_label('m', command), 'cluster ' || predict('m', command))",
-        "CREATE FUNCTION half(n INT) AS n / 2",
-        "CREATE FUNCTION twice(x) AS x + x",
-        "CREATE FUNCTION newest() AS (SELECT max(date) FROM processes)",
-    ] {
+    for statement in FUNCTIONS {
         assert_eq!(cells(&sandbox.sql(statement).await), Vec::<Vec<String>>::new());
     }
     let same = [

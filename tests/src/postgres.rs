@@ -1,10 +1,9 @@
 //! A real PostgreSQL, as Debian has it.
 
-use std::io::Write;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::s3::free_ports;
 use crate::sandbox::{Process, wait_until};
@@ -67,11 +66,8 @@ impl Postgres {
     fn try_sql(&self, database: &str, sql: &str) -> Result<(), String> {
         let mut command = Command::new(self.programs.join("psql"));
         command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", USER, "-d", database]);
-        command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", "-"]).env("PGPASSWORD", PASSWORD);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("psql starts");
-        child.stdin.take().expect("it has an input").write_all(sql.as_bytes()).map_err(|e| e.to_string())?;
-        let output = child.wait_with_output().map_err(|e| e.to_string())?;
+        command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql]).env("PGPASSWORD", PASSWORD);
+        let output = command.output().map_err(|e| e.to_string())?;
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     }
 

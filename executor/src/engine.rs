@@ -11,26 +11,30 @@ use covey_engine::failure::{is_for_ballista, seal};
 use covey_engine::models::cache::ModelCache;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::MetricsSet;
 use datafusion::prelude::SessionConfig;
 
 use crate::cancel::{CancelFlag, TaskThreads, stoppable};
 use crate::compact::compacting;
+use crate::dynamic_filters::with_dynamic_filters;
 use crate::explain::explain;
+use crate::small_files::reading_small_files_whole;
 
 pub struct CoveyExecutionEngine {
     ballista: DefaultExecutionEngine,
     models: Arc<ModelCache>,
+    runtime: Arc<RuntimeEnv>,
     threads: Arc<TaskThreads>,
 }
 
 impl CoveyExecutionEngine {
     /// # Errors
     /// When the threads for `vcores` tasks cannot be started.
-    pub fn try_new(models: Arc<ModelCache>, vcores: usize) -> Result<Self> {
+    pub fn try_new(models: Arc<ModelCache>, runtime: Arc<RuntimeEnv>, vcores: usize) -> Result<Self> {
         let threads = Arc::new(TaskThreads::try_new(vcores)?);
-        Ok(Self { ballista: DefaultExecutionEngine::new(), models, threads })
+        Ok(Self { ballista: DefaultExecutionEngine::new(), models, runtime, threads })
     }
 }
 
@@ -46,6 +50,7 @@ impl ExecutionEngine for CoveyExecutionEngine {
         config: &SessionConfig,
     ) -> Result<Arc<dyn QueryStageExecutor>> {
         let flag = CancelFlag::default();
+        let plan = with_dynamic_filters(reading_small_files_whole(plan, &self.runtime)?, config.options())?;
         let plan = compacting(stoppable(plan, &flag)?)?;
         let stage = self.ballista.create_query_stage_exec(
             job_id,

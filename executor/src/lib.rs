@@ -6,9 +6,11 @@ mod cancel;
 mod compact;
 mod config;
 mod coordinator;
+mod dynamic_filters;
 mod engine;
 mod explain;
 mod serve;
+mod small_files;
 mod work_dir;
 
 pub use config::{ExecutorArgs, ExecutorConfig};

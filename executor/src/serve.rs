@@ -312,6 +312,7 @@ fn build(
         .with_metadata_cache_limit(FOOTER_CACHE_BYTES)
         .with_temp_file_path(work_dir)
         .build_arc()?;
+    let engine = CoveyExecutionEngine::try_new(models, Arc::clone(&shared), config.vcores)?;
     let base: RuntimeProducer = Arc::new(move |_| Ok(Arc::clone(&shared)));
     let pool = memory_policy(memory_bytes / config.vcores, blocks);
     let cache = DefaultSessionRuntimeCache::new(Arc::clone(&base), pool, SESSIONS_KEPT_MAX);
@@ -323,7 +324,7 @@ fn build(
         registry,
         Arc::new(LoggingMetricsCollector::default()),
         config.vcores,
-        Arc::new(CoveyExecutionEngine::try_new(models, config.vcores)?),
+        Arc::new(engine),
     )
     .with_session_runtime_cache(Some(Arc::new(cache)));
     Ok((Arc::new(executor), Codec::new(Arc::new(BallistaLogicalExtensionCodec::default()), codec)))

@@ -22,8 +22,9 @@ pub struct Sample {
     /// Of the files themselves.
     bytes: u64,
     rows: u64,
-    /// Of the rows in memory.
-    memory_bytes: u64,
+    /// Of the rows in memory, by column.
+    #[serde(default)]
+    column_bytes: BTreeMap<String, u64>,
     /// Of columns of whole numbers and dates.
     ranges: BTreeMap<String, Range>,
 }
@@ -43,13 +44,15 @@ impl Sample {
         schema: &SchemaRef,
         files: &[ObjectMeta],
     ) -> Option<Self> {
-        let mut sample = Self { bytes: 0, rows: 0, memory_bytes: 0, ranges: BTreeMap::new() };
+        let mut sample = Self { bytes: 0, rows: 0, column_bytes: BTreeMap::new(), ranges: BTreeMap::new() };
         for file in files.iter().rev().take(FILES_MAX) {
             let found = format.infer_stats(session, store, Arc::clone(schema), file).await.ok()?;
             sample.bytes += file.size;
             sample.rows += *found.num_rows.get_value()? as u64;
-            sample.memory_bytes += found.total_byte_size.get_value().copied().unwrap_or_default() as u64;
             for (field, column) in schema.fields().iter().zip(&found.column_statistics) {
+                if let Some(bytes) = column.byte_size.get_value() {
+                    *sample.column_bytes.entry(field.name().clone()).or_default() += *bytes as u64;
+                }
                 if let Some(range) = range_of(column) {
                     sample.ranges.entry(field.name().clone()).and_modify(|known| known.extend(range)).or_insert(range);
                 }
@@ -63,8 +66,11 @@ impl Sample {
         let scaled = |n: u64| Precision::Inexact((n as f64 * bytes as f64 / self.bytes as f64).ceil() as usize);
         let mut statistics = Statistics::new_unknown(schema);
         statistics.num_rows = scaled(self.rows);
-        statistics.total_byte_size = scaled(self.memory_bytes);
+        statistics.total_byte_size = scaled(self.column_bytes.values().sum());
         for (field, column) in schema.fields().iter().zip(&mut statistics.column_statistics) {
+            if let Some(bytes) = self.column_bytes.get(field.name()) {
+                column.byte_size = scaled(*bytes);
+            }
             if let Some(range) = self.ranges.get(field.name()) {
                 range.tell(field.data_type(), column);
             }
@@ -133,7 +139,8 @@ mod tests {
         };
         let ranges = [("n", range_of(&known)), ("d", range_of(&days))];
         let ranges = ranges.into_iter().map(|(name, range)| (name.to_string(), range.unwrap())).collect();
-        let sample = Sample { bytes: 100, rows: 30, memory_bytes: 400, ranges };
+        let column_bytes = [("n", 240), ("d", 120), ("t", 40)].map(|(name, bytes)| (name.to_string(), bytes));
+        let sample = Sample { bytes: 100, rows: 30, column_bytes: column_bytes.into(), ranges };
         let fields = [("n", DataType::Int64), ("d", DataType::Date32), ("t", DataType::Utf8)];
         let fields = fields.map(|(name, data_type)| Field::new(name, data_type, true));
         let statistics = sample.statistics(&Schema::new(fields.to_vec()), 1_000);
@@ -142,6 +149,6 @@ mod tests {
         let [n, d, t] = &statistics.column_statistics[..] else { panic!("three columns") };
         assert_eq!(n.max_value, Precision::Inexact(ScalarValue::Int64(Some(7))));
         assert_eq!(d.min_value, Precision::Inexact(ScalarValue::Date32(Some(17_000))));
-        assert_eq!(*t, ColumnStatistics::new_unknown());
+        assert_eq!(*t, ColumnStatistics::new_unknown().with_byte_size(Precision::Inexact(400)));
     }
 }

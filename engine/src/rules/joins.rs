@@ -6,12 +6,15 @@
 use std::sync::Arc;
 
 use datafusion::arrow::compute::SortOptions;
-use datafusion::common::JoinType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{JoinSide, JoinType};
 use datafusion::error::Result;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode, SortMergeJoinExec};
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 
@@ -20,6 +23,9 @@ const HASHED_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of a side that every task gets whole. Below Ballista's own limit of 128 MiB, beyond which it would distribute it.
 const COLLECTED_BYTES_MAX: usize = 64 << 20;
+
+/// What a text is taken to have where nothing is known of a column but its rows.
+const TEXT_BYTES: usize = 64;
 
 /// To be applied when sides and modes are chosen, and before rows are distributed and sorted for them.
 #[derive(Debug)]
@@ -52,8 +58,7 @@ fn chosen(join: &HashJoinExec, partitions: usize) -> Result<Option<Arc<dyn Execu
     if join.projection.is_some() || join.null_aware {
         return Ok(None);
     }
-    let statistics = StatisticsContext::new().compute(join.left().as_ref(), &StatisticsArgs::new())?;
-    let bytes = statistics.total_byte_size.get_value().copied().filter(|bytes| *bytes > 0);
+    let bytes = bytes(join.left().as_ref())?;
     let is_collected = *join.partition_mode() == PartitionMode::CollectLeft;
     match bytes {
         Some(bytes) if is_collected && may_be_collected(*join.join_type()) && bytes <= COLLECTED_BYTES_MAX => Ok(None),
@@ -63,6 +68,18 @@ fn chosen(join: &HashJoinExec, partitions: usize) -> Result<Option<Arc<dyn Execu
         },
         _ => sorted(join).map(Some),
     }
+}
+
+/// What the rows of a side take in memory, as far as they are known.
+fn bytes(side: &dyn ExecutionPlan) -> Result<Option<usize>> {
+    let statistics = StatisticsContext::new().compute(side, &StatisticsArgs::new())?;
+    let Some(rows) = statistics.num_rows.get_value() else { return Ok(None) };
+    let schema = side.schema();
+    let columns = schema.fields().iter().zip(&statistics.column_statistics).map(|(field, column)| {
+        let known = column.byte_size.get_value().copied();
+        known.unwrap_or_else(|| field.data_type().primitive_width().unwrap_or(TEXT_BYTES).saturating_mul(*rows))
+    });
+    Ok(Some(columns.fold(0, usize::saturating_add)))
 }
 
 /// Whether each task of a join may have all rows of the left side: where it gives rows for those of the right side only.
@@ -77,10 +94,31 @@ fn sorted(join: &HashJoinExec) -> Result<Arc<dyn ExecutionPlan>> {
         Arc::clone(join.left()),
         Arc::clone(join.right()),
         join.on().to_vec(),
-        join.filter().cloned(),
+        join.filter().map(left_first).transpose()?,
         *join.join_type(),
         vec![SortOptions::default(); join.on().len()],
         join.null_equality(),
     )?;
     Ok(Arc::new(join))
+}
+
+/// The filter with the columns of the left side before those of the right, as a sort-merge join takes them to be. Where the
+/// sides of a join were swapped, they are not.
+fn left_first(filter: &JoinFilter) -> Result<JoinFilter> {
+    let mut order: Vec<usize> = (0..filter.column_indices().len()).collect();
+    order.sort_by_key(|place| filter.column_indices()[*place].side == JoinSide::Right);
+    let mut places = vec![0; order.len()];
+    for (now, before) in order.iter().enumerate() {
+        places[*before] = now;
+    }
+    let moved = |expression: Arc<dyn PhysicalExpr>| {
+        let column = expression.downcast_ref::<Column>();
+        Ok(match column.map(|column| Column::new(column.name(), places[column.index()])) {
+            Some(column) => Transformed::yes(Arc::new(column) as _),
+            None => Transformed::no(expression),
+        })
+    };
+    let expression = Arc::clone(filter.expression()).transform_up(moved).data()?;
+    let columns = order.iter().map(|place| filter.column_indices()[*place].clone()).collect();
+    Ok(JoinFilter::new(expression, columns, Arc::new(filter.schema().project(&order)?)))
 }

@@ -210,7 +210,8 @@ class DuckDb:
     def tables(self, where):
         for name, path in where.items():
             files = f"{path}/**/*.parquet" if os.path.isdir(path) else path
-            self.connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{files}', hive_partitioning = {is_lake(path)})")
+            hive = "hive_partitioning = true, hive_types = {year: INT, month: INT, day: INT}" if is_lake(path) else "hive_partitioning = false"
+            self.connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{files}', {hive})")
 
     def query(self, sql):
         return self.connection.execute(sql).fetch_arrow_table()

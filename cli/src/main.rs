@@ -6,6 +6,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    covey_engine::allocator::keep_for_a_while();
     let runtime = match covey_engine::threads::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -1,6 +1,7 @@
 //! What every Covey process must agree on: sessions, codecs, storage, the catalog, our plan operators and the
 //! model registry. Generic over who calls it: scheduler, executor, the embedded cluster and the tests.
 
+pub mod allocator;
 pub mod block_cache;
 pub mod blocks;
 pub mod catalog;

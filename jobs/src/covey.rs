@@ -15,16 +15,19 @@ use datafusion::common::Column;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::{DdlStatement, Expr, LogicalPlan, LogicalPlanBuilder, cast};
 use datafusion::prelude::SessionContext;
 
 use crate::board::{JobBoard, JobHandle};
-use crate::definitions::define;
+use crate::definitions::{define, resolve};
 use crate::fit::{FitContext, FitHub, create_model, explain_fit, feature_names};
 use crate::functions::{SystemTable, register};
 use crate::results::{count_schema, created_model, listed_models, optimized, result_schema};
 use crate::sql_functions::{expand, expanded_query, function_of};
-use crate::statements::{ClusterStatement, CreateModel, Recluster, check_depth, parse, parse_query, quote_cluster};
+use crate::statements::{
+    ClusterStatement, Commented, CreateModel, Recluster, check_depth, parse, parse_query, quote_cluster,
+};
 use crate::writes::{
     Writer, name_columns, optimize, remove_old, sweep_tables, take_back_old_writes, take_partitioned_by, write,
 };
@@ -274,6 +277,10 @@ impl Covey {
                 self.catalog.commit(|snapshot| snapshot.remove_function(name, *if_exists)).await?;
                 Ok(RecordBatch::new_empty(result_schema(statement)))
             }
+            (ClusterStatement::Comment { on, comment }, _) => {
+                self.set_comment(&session.state(), on, comment.as_deref()).await?;
+                Ok(RecordBatch::new_empty(result_schema(statement)))
+            }
             (ClusterStatement::ShowModels, _) => self.show_models().await,
             (ClusterStatement::DropModel { name, if_exists }, _) => {
                 if !*if_exists || self.models.seen(name).await?.exists {
@@ -284,6 +291,22 @@ impl Covey {
             (ClusterStatement::SetLabel { name, cluster, label }, _) => {
                 self.models.set_label(name, *cluster, label.as_deref()).await?;
                 Ok(RecordBatch::new_empty(result_schema(statement)))
+            }
+        }
+    }
+
+    async fn set_comment(&self, state: &SessionState, on: &Commented, comment: Option<&str>) -> Result<()> {
+        match on {
+            Commented::Model(name) => self.models.set_comment(name, comment).await.map(|_| ()),
+            Commented::Table { name, kind } => {
+                let name = resolve(state, name)?;
+                self.catalog.commit(|snapshot| snapshot.set_comment(&name.schema, &name.table, kind, comment)).await
+            }
+            Commented::Column { table, column } => {
+                let name = resolve(state, table)?;
+                let change =
+                    |snapshot: &mut Snapshot| snapshot.set_column_comment(&name.schema, &name.table, column, comment);
+                self.catalog.commit(change).await
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Table functions that read models, the board and the catalog: `model_clusters`, `model_terms`, `model_iterations`,
-//! `model_elbow`, `model_examples`, `covey_jobs`, `covey_functions`. Their rows are made on the scheduler when the query is planned, and are few.
+//! `model_elbow`, `model_examples`, `covey_jobs`, `covey_functions`, `covey_tables`, `covey_columns`. Their rows are made on
+//! the scheduler when the query is planned, and are few.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
 
 use crate::board::JobBoard;
-use crate::sql_functions;
+use crate::{catalog_functions, sql_functions};
 
 /// Terms that `model_terms` gives for each cluster when it is not told.
 const TERMS_DEFAULT: usize = 10;
@@ -43,7 +44,12 @@ pub fn register(session: &SessionContext, models: &ModelRegistry, board: &Arc<Jo
         let name = view.function();
         session.register_udtf(name, Arc::new(ModelFunction { models: models.clone(), view }));
     }
-    for table in [SystemTable::Jobs(Arc::clone(board)), SystemTable::Functions(catalog.clone())] {
+    for table in [
+        SystemTable::Jobs(Arc::clone(board)),
+        SystemTable::Functions(catalog.clone()),
+        SystemTable::Tables(catalog.clone()),
+        SystemTable::Columns(catalog.clone()),
+    ] {
         session.register_udtf(table.function(), Arc::new(ArgumentlessFunction { table }));
     }
 }
@@ -304,6 +310,8 @@ pub enum SystemTable {
     },
     Jobs(Arc<JobBoard>),
     Functions(Catalog),
+    Tables(Catalog),
+    Columns(Catalog),
 }
 
 impl SystemTable {
@@ -312,6 +320,8 @@ impl SystemTable {
             Self::Model { view, .. } => view.function(),
             Self::Jobs(_) => "covey_jobs",
             Self::Functions(_) => "covey_functions",
+            Self::Tables(_) => "covey_tables",
+            Self::Columns(_) => "covey_columns",
         }
     }
 }
@@ -332,6 +342,8 @@ impl TableProvider for SystemTable {
             Self::Model { view, .. } => view.schema(),
             Self::Jobs(_) => JobBoard::schema(),
             Self::Functions(_) => sql_functions::listed_schema(),
+            Self::Tables(_) => catalog_functions::tables_schema(),
+            Self::Columns(_) => catalog_functions::columns_schema(),
         }
     }
 
@@ -355,6 +367,8 @@ impl TableProvider for SystemTable {
             }
             Self::Jobs(board) => board.rows()?,
             Self::Functions(catalog) => sql_functions::listed(&catalog.snapshot())?,
+            Self::Tables(catalog) => catalog_functions::tables(&catalog.snapshot())?,
+            Self::Columns(catalog) => catalog_functions::table_columns(&catalog.snapshot())?,
         };
         Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema(), projection.cloned())?)
     }

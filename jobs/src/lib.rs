@@ -15,6 +15,7 @@
 
 mod bind;
 pub mod board;
+mod catalog_functions;
 mod cluster;
 mod covey;
 mod definitions;

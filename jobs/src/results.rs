@@ -26,6 +26,7 @@ pub fn result_schema(statement: &ClusterStatement) -> SchemaRef {
         ClusterStatement::Optimize { .. } => optimized_schema(),
         ClusterStatement::CreateFunction(_)
         | ClusterStatement::DropFunction { .. }
+        | ClusterStatement::Comment { .. }
         | ClusterStatement::DropModel { .. }
         | ClusterStatement::SetLabel { .. }
         | ClusterStatement::SetThreshold { .. } => Arc::new(Schema::empty()),
@@ -80,7 +81,10 @@ pub fn listed_models(models: Vec<(String, Result<Manifest>, Option<DataFusionErr
     let models: Vec<_> = models.into_iter().map(|(name, manifest, _)| (name, manifest)).collect();
     let threshold = |(_, manifest): &(_, Result<Manifest>)| manifest.as_ref().ok().and_then(|model| model.threshold);
     let thresholds: ArrayRef = Arc::new(models.iter().map(threshold).collect::<Float64Array>());
-    Ok(RecordBatch::try_new(listed_schema(), [columns(&models), vec![thresholds, errors]].concat())?)
+    let comment =
+        |(_, manifest): &(_, Result<Manifest>)| manifest.as_ref().ok().and_then(|model| model.comment.clone());
+    let comments: ArrayRef = Arc::new(models.iter().map(comment).collect::<StringArray>());
+    Ok(RecordBatch::try_new(listed_schema(), [columns(&models), vec![thresholds, comments, errors]].concat())?)
 }
 
 fn fields() -> Vec<Field> {
@@ -109,6 +113,7 @@ fn created_schema() -> SchemaRef {
 fn listed_schema() -> SchemaRef {
     let mut fields = fields();
     fields.push(Field::new("threshold", DataType::Float64, true));
+    fields.push(Field::new("comment", DataType::Utf8, true));
     fields.push(Field::new("error", DataType::Utf8, true));
     Arc::new(Schema::new(fields))
 }

@@ -1,5 +1,6 @@
 //! Our statements, which DataFusion's parser does not know.
 
+mod comment;
 mod functions;
 mod options;
 mod source;
@@ -12,6 +13,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 
+pub use comment::Commented;
 pub use functions::CreateFunction;
 pub use options::{Elbow, FitOptions, GivenCentres, Strategy};
 pub use source::{byte_offset, check_depth, quote_cluster};
@@ -43,6 +45,10 @@ pub enum ClusterStatement {
     DropFunction {
         name: String,
         if_exists: bool,
+    },
+    Comment {
+        on: Commented,
+        comment: Option<String>,
     },
     /// The query scans the table with the condition of the statement.
     Optimize {
@@ -99,6 +105,8 @@ pub fn parse(sql: &str) -> Result<Option<ClusterStatement>> {
         Some(ClusterStatement::CreateFunction(reader.create_function(sql)?))
     } else if reader.begins(&["DROP", "FUNCTION"]) {
         Some(reader.drop_function()?)
+    } else if reader.begins(&["COMMENT", "ON"]) {
+        Some(reader.comment()?)
     } else if reader.begins(&["OPTIMIZE"]) {
         Some(reader.optimize()?)
     } else {
@@ -377,6 +385,10 @@ mod tests {
             parse("optimize lake.\"T\" where day = 3;").unwrap(),
             Some(ClusterStatement::Optimize { query, .. }) if query == "SELECT * FROM lake.\"T\" WHERE day = 3"
         ));
+        assert!(matches!(
+            parse("comment on column lake.t.\"C\" is null").unwrap(),
+            Some(ClusterStatement::Comment { on: Commented::Column { column, .. }, comment: None }) if column == "C"
+        ));
         for other in [
             "SELECT 1",
             "CREATE TABLE model AS SELECT 1",
@@ -405,6 +417,9 @@ mod tests {
             ("CREATE MODEL m USING KMEANS", "expected AS"),
             ("EVALUATE MODEL m", "expected AS"),
             ("DROP MODEL m n", "the end of the statement"),
+            ("COMMENT ON INDEX i IS 'x'", "TABLE, VIEW, COLUMN or MODEL"),
+            ("COMMENT ON COLUMN c IS 'x'", "table.column"),
+            ("COMMENT ON TABLE t IS x", "a comment in quotes, or NULL"),
             ("OPTIMIZE", "the name of a table"),
             ("OPTIMIZE t BY day", "the end of the statement"),
             ("CREATE MODEL m USING KMEANS OPTIONS (n_cluster 5) AS SELECT 1", "did you mean \"n_clusters\""),

@@ -9,6 +9,7 @@ use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
 use async_trait::async_trait;
 use ballista_core::JobId;
+use ballista_core::config::BALLISTA_SHUFFLE_COMPRESSION_CODEC;
 use ballista_core::flight_proxy_service::BallistaFlightProxyService;
 use ballista_core::serde::protobuf::{self, JobStatus, PartitionLocation, job_status};
 use ballista_core::serde::scheduler::{Action, ShuffleFileKind};
@@ -58,6 +59,9 @@ const FETCHES_CONCURRENT: usize = 8;
 const CORES_MIN: usize = 2;
 const PARTITION_BYTES: u64 = 256 << 20;
 const PARTITIONS_MAX: usize = 512;
+
+/// Ballista's own choice for shuffles.
+const CODEC_DEFAULT: &str = "lz4";
 
 /// A finished job: its schema and where its rows are.
 pub struct JobOutput {
@@ -121,10 +125,13 @@ impl SchedulerCluster {
 
     /// The plan with as many partitions as the cluster has cores, and with more where they would be large.
     async fn planned(&self, state: &mut SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+        let executors = self.members.registered_executor_metadata().await;
+        if executors.iter().all(|executor| executor.host == executors[0].host) {
+            shuffle_uncompressed(state)?;
+        }
         if state.config().target_partitions() != self.partitions {
             return planned(state, plan).await;
         }
-        let executors = self.members.registered_executor_metadata().await;
         let cores: usize = executors.iter().map(|executor| executor.specification.vcores.max(1) as usize).sum();
         let cores = cores.clamp(CORES_MIN, PARTITIONS_MAX);
         state.config_mut().options_mut().execution.target_partitions = cores;
@@ -204,6 +211,17 @@ impl SchedulerCluster {
 /// many partitions as the session says.
 fn of_state(state: &SessionState) -> Arc<SessionContext> {
     Arc::new(SessionContext::new_with_state(state.clone()))
+}
+
+/// Where rows go over no network, compressing them costs more than it spares. A session that asks for a codec of its own
+/// choice gets it.
+fn shuffle_uncompressed(state: &mut SessionState) -> Result<()> {
+    let options = state.config_mut().options_mut();
+    let is_default = options
+        .entries()
+        .iter()
+        .any(|entry| entry.key == BALLISTA_SHUFFLE_COMPRESSION_CODEC && entry.value.as_deref() == Some(CODEC_DEFAULT));
+    if is_default { options.set(BALLISTA_SHUFFLE_COMPRESSION_CODEC, "none") } else { Ok(()) }
 }
 
 async fn planned(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {

@@ -11,6 +11,7 @@ use covey_scheduler::{SchedulerArgs, SchedulerConfig, bind};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    covey_engine::allocator::keep_for_a_while();
     let args = SchedulerArgs::parse();
     tracing_subscriber::fmt()
         .with_env_filter(args.log.as_str())

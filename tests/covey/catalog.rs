@@ -21,6 +21,9 @@ async fn tables_views_and_models_outlive_the_scheduler() {
         sample_table().replace("TABLE processes", "TABLE archive.processes"),
         sample_table().replace("TABLE processes", "TABLE gone"),
         "DROP TABLE gone".into(),
+        "COMMENT ON VIEW july IS 'what ran in summer, it''s hot'".into(),
+        "COMMENT ON COLUMN archive.processes.year IS 'of the upload'".into(),
+        "COMMENT ON MODEL m IS 'twelve of the sample'".into(),
     ] {
         sandbox.sql(&statement).await;
     }
@@ -32,6 +35,8 @@ async fn tables_views_and_models_outlive_the_scheduler() {
         "SELECT model, digest FROM (SELECT 1) CROSS JOIN (SELECT 'm' AS model, 1 AS digest)",
         "DESCRIBE july",
         "SHOW MODELS",
+        "SELECT table_schema, table_name, kind, format, partitioned_by, comment FROM covey_tables() ORDER BY 1, 2",
+        "SELECT table_name, column_name, data_type, comment FROM covey_columns() WHERE comment IS NOT NULL",
     ];
     let mut before = vec![];
     for question in questions {
@@ -41,6 +46,10 @@ async fn tables_views_and_models_outlive_the_scheduler() {
         before[2].iter().map(|row| row[1].as_str()).collect::<Vec<_>>(),
         ["processes", "counts", "july", "processes"]
     );
+    assert!(before[5][0].contains(&"twelve of the sample".to_string()));
+    assert_eq!(before[6][2], ["public", "july", "view", "", "", "what ran in summer, it's hot"]);
+    assert_eq!(before[6][0][3..], ["PARQUET", "year, month, day", ""]);
+    assert_eq!(before[7], [["processes", "year", "Int32", "of the upload"]]);
     for kill in [false, true] {
         if kill {
             sandbox.scheduler.kill();
@@ -54,6 +63,13 @@ async fn tables_views_and_models_outlive_the_scheduler() {
     }
     let message = sandbox.error("SELECT count(*) FROM gone").await;
     assert!(message.contains("gone"), "{message}");
+    let message = sandbox.error("COMMENT ON COLUMN july.hour IS 'x'").await;
+    assert!(message.contains("no column \"hour\"; it has system_id, process_command, day"), "{message}");
+    for statement in ["COMMENT ON VIEW july IS NULL", "DROP SCHEMA archive CASCADE", "COMMENT ON MODEL m IS NULL"] {
+        sandbox.sql(statement).await;
+    }
+    let commented = "SELECT (SELECT count(comment) FROM covey_tables()) + (SELECT count(comment) FROM covey_columns())";
+    assert_eq!(cell(&sandbox.sql(commented).await), "0");
 }
 
 /// Goal: of twenty clients that make and drop tables and views at once nobody's work is lost, nothing is half there, and

@@ -93,6 +93,10 @@ impl PartitionEntry {
         let data_type = self.column.field()?.data_type().clone();
         Ok(PartitionColumn { name: self.column.name.clone(), data_type, naming: self.directories })
     }
+
+    pub(super) fn described(&self) -> &ColumnEntry {
+        &self.column
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,6 +15,7 @@
 
 mod broken_view;
 mod calendar;
+mod comments;
 mod delta;
 mod drift;
 mod entry;
@@ -33,6 +34,7 @@ mod sample;
 mod snapshot;
 mod store;
 
+pub use comments::{COMMENT_BYTES_MAX, columns};
 pub use drift::merged;
 pub use entry::{ColumnEntry, Entry, PartitionEntry, TableEntry, ViewEntry, columns_of, schema_of};
 pub use factory::{describe, file_extension, sample_of};

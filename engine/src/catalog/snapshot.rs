@@ -7,6 +7,7 @@ use datafusion::error::Result;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::comments::AllComments;
 use super::entry::Entry;
 use super::function_entry::FunctionEntry;
 use crate::{external, user_err};
@@ -40,6 +41,8 @@ pub struct Snapshot {
     /// Functions have no schema, as those that are built in have none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     functions: BTreeMap<String, Arc<FunctionEntry>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    comments: AllComments,
     /// Writes of several files that are being published, and since when, in milliseconds of Unix time: their files are
     /// hidden from readers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -96,6 +99,7 @@ impl Default for Snapshot {
             version: 0,
             schemas,
             functions: BTreeMap::new(),
+            comments: AllComments::new(),
             pending: BTreeMap::new(),
             replacing: BTreeMap::new(),
             locks: BTreeMap::new(),
@@ -182,7 +186,16 @@ impl Snapshot {
             None if if_exists => return Ok(None),
             None => return user_err!("there is no {kind} {name:?} in schema {schema:?}"),
         }
+        self.forget_comments(schema, Some(name));
         Ok(self.schemas.get_mut(schema).and_then(|entries| entries.remove(name)))
+    }
+
+    pub(super) fn all_comments(&self) -> &AllComments {
+        &self.comments
+    }
+
+    pub(super) fn all_comments_mut(&mut self) -> &mut AllComments {
+        &mut self.comments
     }
 
     /// # Errors
@@ -217,6 +230,7 @@ impl Snapshot {
             }
             Some(_) => {}
         }
+        self.forget_comments(name, None);
         Ok(self.schemas.remove(name).unwrap_or_default())
     }
 

@@ -92,6 +92,9 @@ pub struct Manifest {
     /// Rows farther from their centre have the label [`UNKNOWN`].
     #[serde(default, skip_serializing_if = "Option::is_none", with = "covey_udfs::exact::option")]
     pub threshold: Option<f64>,
+    /// What people have written about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
     /// The query that the model was trained on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
@@ -132,6 +135,7 @@ impl Manifest {
             labels: BTreeMap::new(),
             label_matches: BTreeMap::new(),
             threshold: None,
+            comment: None,
             query: None,
             parent: None,
             children: BTreeMap::new(),

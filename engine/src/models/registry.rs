@@ -149,6 +149,8 @@ impl ModelRegistry {
         let version = seen.version + 1;
         let digest = new.files.digest(&new.options);
         let (data, files) = self.write_files(&new, version).await?;
+        // What was written about a model is about its name, as comments of tables are.
+        let comment = self.find(&new.name).await.ok().flatten().and_then(|before| before.comment);
         let manifest = Manifest {
             format: FORMAT,
             version,
@@ -172,6 +174,7 @@ impl ModelRegistry {
             labels: new.labels,
             label_matches: new.label_matches,
             threshold: None,
+            comment,
             query: Some(new.query),
             parent: new.parent,
             children: BTreeMap::new(),
@@ -250,6 +253,15 @@ impl ModelRegistry {
     pub async fn set_threshold(&self, name: &str, threshold: Option<f64>) -> Result<Manifest> {
         self.revise(name, |manifest| {
             manifest.threshold = threshold;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Sets what is written about the model, or takes it away.
+    pub async fn set_comment(&self, name: &str, comment: Option<&str>) -> Result<Manifest> {
+        self.revise(name, |manifest| {
+            manifest.comment = comment.map(String::from);
             Ok(())
         })
         .await

@@ -122,3 +122,31 @@ fn left_first(filter: &JoinFilter) -> Result<JoinFilter> {
     let columns = order.iter().map(|place| filter.column_indices()[*place].clone()).collect();
     Ok(JoinFilter::new(expression, columns, Arc::new(filter.schema().project(&order)?)))
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::logical_expr::Operator;
+    use datafusion::physical_expr::expressions::binary;
+    use datafusion::physical_plan::joins::utils::ColumnIndex;
+
+    use super::*;
+
+    /// Goal: a filter means the same when its columns are put in order. Method: one whose left column is between those of
+    /// the right.
+    #[test]
+    fn filters_are_put_in_order() {
+        let fields = [("r", DataType::Int64), ("l", DataType::Int32), ("s", DataType::Int64)];
+        let schema = Arc::new(Schema::new(fields.map(|(name, of)| Field::new(name, of, true)).to_vec()));
+        let column = |index: usize| Arc::new(Column::new(schema.field(index).name(), index)) as Arc<dyn PhysicalExpr>;
+        let expression = binary(column(2), Operator::Lt, column(0), &schema).unwrap();
+        let sides = [(4, JoinSide::Right), (7, JoinSide::Left), (5, JoinSide::Right)];
+        let columns = sides.map(|(index, side)| ColumnIndex { index, side });
+        let ordered = left_first(&JoinFilter::new(expression, columns.to_vec(), Arc::clone(&schema))).unwrap();
+        let places: Vec<(usize, JoinSide)> = ordered.column_indices().iter().map(|c| (c.index, c.side)).collect();
+        assert_eq!(places, [(7, JoinSide::Left), (4, JoinSide::Right), (5, JoinSide::Right)]);
+        assert_eq!(ordered.expression().to_string(), "s@2 < r@1");
+        let names: Vec<&str> = ordered.schema().fields().iter().map(|field| field.name().as_str()).collect();
+        assert_eq!(names, ["l", "r", "s"]);
+    }
+}

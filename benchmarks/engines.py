@@ -7,10 +7,12 @@ Arrow table. `{regexp}` in a query becomes the engine's own word for "matches a 
 import contextlib
 import os
 import pathlib
+import queue
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 from cluster import Cluster, external_table
@@ -162,11 +164,11 @@ class Ballista(FlightSql):
         log = open(f"{folder}/ballista.log", "w")
         start = lambda *command: subprocess.Popen([binary, *map(str, command)], stdout=log, stderr=log, env={**os.environ, **(environment or {})})
         self.processes = [start("ballista-scheduler", "--port", port)]
-        wait_for_port(port)
+        wait_for_port(port, self.processes[-1])
         for flight, grpc in (ports[:2], ports[2:]):
             work = tempfile.mkdtemp(dir=folder)
             self.processes.append(start("ballista-executor", "--scheduler-port", port, "--port", flight, "--grpc-port", grpc, "--work-dir", work))
-            wait_for_port(grpc)
+            wait_for_port(grpc, self.processes[-1])
         time.sleep(2)
         self.connection = self.connect(self.url)
 
@@ -191,12 +193,13 @@ def declared(lake):
     return "(" + ", ".join([*(f"{name} VARCHAR" for name in names), "year INT", "month INT", "day INT"]) + ")"
 
 
-def wait_for_port(port):
-    while True:
+def wait_for_port(port, process):
+    while process.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
+    raise RuntimeError(f"{process.args[0]} ended with {process.returncode}")
 
 
 class DuckDb:
@@ -253,10 +256,10 @@ class Sail(Spark):
         (port,) = free_ports(1)
         serve = f"from pysail.spark import SparkConnectServer; s = SparkConnectServer('127.0.0.1', {port}); s.start(background=False)"
         log = open(f"{folder}/sail.log", "w")
-        limits = {"SAIL_RUNTIME__ENABLE_SECONDARY": "false", "SAIL_EXECUTION__DEFAULT_PARALLELISM": str(CORES), "TOKIO_WORKER_THREADS": str(CORES)}
+        limits = {"SAIL_EXECUTION__DEFAULT_PARALLELISM": str(CORES), "TOKIO_WORKER_THREADS": str(CORES)}
         python = os.environ.get("PYTHON") or __import__("sys").executable
         self.process = subprocess.Popen([python, "-c", serve], stdout=log, stderr=log, env={**os.environ, **limits})
-        wait_for_port(port)
+        wait_for_port(port, self.process)
         self.spark = SparkSession.builder.remote(f"sc://127.0.0.1:{port}").create()
 
     def stop(self):
@@ -283,7 +286,20 @@ class Daft:
             self.found[name] = self.daft.read_parquet(files, hive_partitioning=is_lake(path))
 
     def query(self, sql):
-        return self.daft.sql(sql, **self.found).to_arrow()
+        """In a thread of its own: where Daft panics it may never come back, and then cannot be interrupted."""
+        answers = queue.Queue()
+
+        def ask():
+            try:
+                answers.put((self.daft.sql(sql, **self.found).to_arrow(), None))
+            except BaseException as error:
+                answers.put((None, error))
+
+        threading.Thread(target=ask, daemon=True).start()
+        answer, error = answers.get()
+        if error:
+            raise error
+        return answer
 
     def stop(self):
         pass

@@ -49,7 +49,7 @@ def systems(lake, folder):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--lake", required=True)
-    parser.add_argument("--engines", default="covey,embedded,ballista,duckdb,sail,daft,spark")
+    parser.add_argument("--engines", default="covey,embedded,ballista,duckdb,sail,spark,daft")
     parser.add_argument("--times", type=int, default=3)
     arguments = parser.parse_args()
     target = pathlib.Path(os.environ["COVEY"]).parent.parent

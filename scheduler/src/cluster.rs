@@ -57,7 +57,7 @@ const FETCHES_CONCURRENT: usize = 8;
 
 /// Partitions of a query: at least so many, and one more for each of so many bytes that are read.
 const CORES_MIN: usize = 2;
-const PARTITION_BYTES: u64 = 256 << 20;
+const PARTITION_BYTES: u64 = 512 << 20;
 const PARTITIONS_MAX: usize = 512;
 
 /// Ballista's own choice for shuffles.

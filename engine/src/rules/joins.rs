@@ -24,6 +24,9 @@ const HASHED_BYTES_MAX: usize = 64 << 20;
 /// Bytes of a side that every task gets whole. Below Ballista's own limit of 128 MiB, beyond which it would distribute it.
 const COLLECTED_BYTES_MAX: usize = 64 << 20;
 
+/// Bytes of a side that every task gets whole however small the other side is.
+const ALWAYS_COLLECTED_BYTES: usize = 1 << 20;
+
 /// What a text is taken to have where nothing is known of a column but its rows.
 const TEXT_BYTES: usize = 64;
 
@@ -58,10 +61,18 @@ fn chosen(join: &HashJoinExec, partitions: usize) -> Result<Option<Arc<dyn Execu
     if join.projection.is_some() || join.null_aware {
         return Ok(None);
     }
-    let bytes = bytes(join.left().as_ref())?;
+    let (bytes, probed) = (bytes(join.left().as_ref())?, bytes(join.right().as_ref())?);
     let is_collected = *join.partition_mode() == PartitionMode::CollectLeft;
+    // Each task reads and hashes all of what is collected, where it would be written and read once with the other side.
+    let is_worth_it = |bytes: usize| bytes.saturating_mul(partitions) <= bytes.saturating_add(probed.unwrap_or(0));
     match bytes {
-        Some(bytes) if is_collected && may_be_collected(*join.join_type()) && bytes <= COLLECTED_BYTES_MAX => Ok(None),
+        Some(bytes)
+            if is_collected
+                && may_be_collected(*join.join_type())
+                && (bytes <= ALWAYS_COLLECTED_BYTES || bytes <= COLLECTED_BYTES_MAX && is_worth_it(bytes)) =>
+        {
+            Ok(None)
+        }
         Some(bytes) if bytes / partitions <= HASHED_BYTES_MAX => match is_collected {
             true => Ok(Some(join.builder().with_partition_mode(PartitionMode::Partitioned).build_exec()?)),
             false => Ok(None),

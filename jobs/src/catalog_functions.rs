@@ -37,7 +37,10 @@ pub fn columns_schema() -> SchemaRef {
     ])
 }
 
-fn entries(snapshot: &Snapshot) -> Vec<(String, String, &Entry)> {
+/// Schema, name, and what is known of it.
+type Named<'a> = (String, String, &'a Entry);
+
+fn entries(snapshot: &Snapshot) -> Vec<Named<'_>> {
     let of_schema = |schema: String| {
         let entries = snapshot.schema(&schema).into_iter().flatten();
         entries.map(|(name, entry)| (schema.clone(), name.clone(), entry.as_ref())).collect::<Vec<_>>()
@@ -49,7 +52,7 @@ fn entries(snapshot: &Snapshot) -> Vec<(String, String, &Entry)> {
 /// None that could be seen.
 pub fn tables(snapshot: &Snapshot) -> Result<RecordBatch> {
     let entries = entries(snapshot);
-    let text = |get: &dyn Fn(&(String, String, &Entry)) -> Option<String>| -> ArrayRef {
+    let text = |get: &dyn Fn(&Named<'_>) -> Option<String>| -> ArrayRef {
         Arc::new(entries.iter().map(get).collect::<StringArray>())
     };
     let table = |entry: &Entry| match entry {

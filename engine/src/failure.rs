@@ -6,6 +6,8 @@
 use datafusion::error::DataFusionError;
 use url::form_urlencoded::{byte_serialize, parse};
 
+use crate::UserError;
+
 const BEGIN: &str = "[covey-error:";
 const END: &str = ":covey-error]";
 
@@ -69,6 +71,14 @@ pub fn open(error: &str) -> String {
     match sealed {
         Some((encoded, _)) => parse(format!("e={encoded}").as_bytes()).map(|(_, text)| text.into_owned()).collect(),
         None => error.lines().next().unwrap_or(error).trim().to_string(),
+    }
+}
+
+/// Whether a statement was refused; else it failed, and what it asked for may yet have been done.
+pub fn is_refused(error: &DataFusionError) -> bool {
+    match error.find_root() {
+        DataFusionError::External(cause) => cause.is::<UserError>(),
+        _ => false,
     }
 }
 

@@ -19,6 +19,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::external;
+use crate::operators::write_of;
 use crate::storage::{Directory, ObjectStores};
 
 /// Bytes of a part of an upload. Stores want parts of one size, at least 5 MiB, and at most 10,000 of them.
@@ -178,7 +179,8 @@ impl Staged {
         Ok(())
     }
 
-    /// Removes the file, whether it was published or not.
+    /// Removes the file, whether it was published or not. One whose name is not of the write alone may be older than it,
+    /// and stays.
     ///
     /// # Errors
     /// Those of the store; that it is gone already is none.
@@ -195,7 +197,10 @@ impl Staged {
         if let How::Rename { from } = &self.how {
             remove(&Url::parse(from).map_err(external)?).await?;
         }
-        remove(&url).await
+        match write_of(&path) {
+            Some(_) => remove(&url).await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -213,4 +218,30 @@ pub async fn sweep(stores: &ObjectStores, directory: &Url, write: &str) -> Resul
         let _ = tokio::fs::remove_dir(staging).await;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+
+    /// Goal: what is given up goes, but not a file that was there before under a name that users chose.
+    #[tokio::test]
+    async fn older_files_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Url::from_directory_path(folder.path()).unwrap();
+        let stores = ObjectStores::new(Settings::default());
+        let write = Uuid::now_v7().simple().to_string();
+        let part = format!("part-00000-{write}-{}.csv", Uuid::new_v4().simple());
+        for (name, stays) in [("report.csv", true), (part.as_str(), false)] {
+            std::fs::write(folder.path().join(name), "older").unwrap();
+            let url = directory.join(name).unwrap();
+            let mut file = StagingFile::open(&stores, &directory, &write, url).await.unwrap();
+            file.write(b"newer").await.unwrap();
+            file.finish().await.unwrap().discard(&stores).await.unwrap();
+            assert_eq!(folder.path().join(name).exists(), stays, "{name}");
+        }
+        sweep(&stores, &directory, &write).await.unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 }

@@ -18,7 +18,7 @@ use datafusion::prelude::SessionConfig;
 
 use crate::cancel::{CancelFlag, TaskThreads, stoppable};
 use crate::compact::compacting;
-use crate::dynamic_filters::with_dynamic_filters;
+use crate::dynamic_filters::{finding_filters, with_dynamic_filters};
 use crate::explain::explain;
 use crate::small_files::reading_small_files_whole;
 
@@ -95,6 +95,7 @@ impl QueryStageExecutor for CoveyStage {
         context: Arc<TaskContext>,
     ) -> Result<Vec<ShuffleWritePartition>> {
         let (stage, plan, models) = (Arc::clone(&self.stage), Arc::clone(&self.plan), Arc::clone(&self.models));
+        let context = finding_filters(&context);
         let work = async move {
             models.load_all().await;
             match stage.execute_query_stage(task_id, Arc::clone(&context)).await {

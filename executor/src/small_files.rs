@@ -4,7 +4,7 @@
 //! The first request for a file asks for its last bytes, as many as `datafusion.execution.parquet.metadata_size_hint`
 //! says: the footer is somewhere in them. Where they are the whole file, its columns are taken from them too.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::datasource::physical_plan::parquet::{
     CachedParquetFileReaderFactory, ParquetFileMetrics, ParquetFileReaderFactory,
 };
-use datafusion::datasource::physical_plan::{FileScanConfig, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::Result;
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
@@ -34,7 +34,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
 
-/// Small files of one partition that are fetched before they are asked for.
+/// Small files that are fetched before they are asked for, for each partition of a scan.
 const AHEAD: usize = 8;
 
 /// The plan with its scans of Parquet in stores over the network reading so.
@@ -66,48 +66,54 @@ struct SmallFiles {
     footers: Arc<FileMetadataCache>,
     store: Arc<dyn ObjectStore>,
     size_max: u64,
-    /// By partition.
-    ahead: Vec<Mutex<Ahead>>,
+    ahead: Mutex<Ahead<Fetched>>,
 }
 
 type Fetched = SpawnedTask<object_store::Result<Bytes>>;
 
-/// The small files of one partition, in their order.
+/// The small files of a scan in the order in which its partitions, which share them, open them.
 #[derive(Debug)]
-struct Ahead {
+struct Ahead<F> {
     files: VecDeque<Path>,
-    /// Of those, the ones that were asked for ahead.
-    fetched: HashMap<Path, Fetched>,
+    /// The ones that were asked for and not opened yet.
+    fetched: HashMap<Path, F>,
+    fetched_max: usize,
+    /// Those of `files` that were opened before it was their turn.
+    opened: HashSet<Path>,
+}
+
+impl<F> Ahead<F> {
+    fn new(files: impl Iterator<Item = Path>, n_partitions: usize) -> Self {
+        let fetched_max = AHEAD * n_partitions;
+        Self { files: files.collect(), fetched: HashMap::new(), fetched_max, opened: HashSet::new() }
+    }
+
+    /// What was fetched of a file that is opened now, or is fetched now; the files after it are asked for too.
+    fn open(&mut self, location: &Path, fetch: impl Fn(Path) -> F) -> F {
+        let found = self.fetched.remove(location).unwrap_or_else(|| {
+            self.opened.insert(location.clone());
+            fetch(location.clone())
+        });
+        while self.fetched.len() < self.fetched_max
+            && let Some(next) = self.files.pop_front()
+        {
+            if !self.opened.remove(&next) {
+                self.fetched.insert(next.clone(), fetch(next));
+            }
+        }
+        found
+    }
 }
 
 impl SmallFiles {
     fn new(store: Arc<dyn ObjectStore>, footers: Arc<FileMetadataCache>, scan: &FileScanConfig, size_max: u64) -> Self {
         let is_small = |file: &&PartitionedFile| file.object_meta.size <= size_max;
         // What a limit leaves unread is not fetched.
-        let groups = scan.file_groups.iter().map(|group| if scan.limit.is_none() { group.files() } else { &[] });
-        let ahead = groups.map(|files| {
-            let files = files.iter().filter(is_small).map(|file| file.object_meta.location.clone()).collect();
-            Mutex::new(Ahead { files, fetched: HashMap::new() })
-        });
-        let ahead = ahead.collect();
+        let files = scan.file_groups.iter().flat_map(FileGroup::iter).filter(|_| scan.limit.is_none());
+        let files = files.filter(is_small).map(|file| file.object_meta.location.clone());
+        let ahead = Mutex::new(Ahead::new(files, scan.file_groups.len()));
         let readers = CachedParquetFileReaderFactory::new(Arc::clone(&store), Arc::clone(&footers));
         Self { readers, footers, store, size_max, ahead }
-    }
-
-    /// The bytes of a file that is opened now; the files after it are asked for too.
-    fn fetched(&self, partition: usize, location: &Path) -> Fetched {
-        let Some(ahead) = self.ahead.get(partition) else { return self.fetch(location.clone()) };
-        let mut ahead = ahead.lock();
-        let found = ahead.fetched.remove(location);
-        while ahead.fetched.len() < AHEAD
-            && let Some(next) = ahead.files.pop_front()
-        {
-            if next != *location {
-                let fetched = self.fetch(next.clone());
-                ahead.fetched.insert(next, fetched);
-            }
-        }
-        found.unwrap_or_else(|| self.fetch(location.clone()))
     }
 
     fn fetch(&self, location: Path) -> Fetched {
@@ -129,7 +135,7 @@ impl ParquetFileReaderFactory for SmallFiles {
             return self.readers.create_reader(partition, file, hint, metrics);
         }
         let metrics = ParquetFileMetrics::new(partition, meta.location.as_ref(), metrics);
-        let bytes = Whole::Fetched(self.fetched(partition, &meta.location));
+        let bytes = Whole::Fetched(self.ahead.lock().open(&meta.location, |location| self.fetch(location)));
         Ok(Box::new(SmallFile { meta, footers: Arc::clone(&self.footers), metrics, bytes }))
     }
 }
@@ -206,4 +212,40 @@ fn part(whole: &Bytes, range: &Range<u64>) -> ParquetResult<Bytes> {
         return Ok(whole.slice(start..end));
     }
     Err(ParquetError::EOF(format!("bytes {start} to {end} of a file of {}", whole.len())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// Goal: each file is fetched once, and nearly all before they are opened. Method: partitions that open files from the
+    /// front of what they share, and others that have files of their own.
+    #[test]
+    fn files_are_fetched_once_and_ahead() {
+        let files: Vec<Path> = (0..60).map(|i| Path::from(format!("{i:02}"))).collect();
+        let shared: Vec<usize> = (0..60).collect();
+        let own: Vec<usize> = (0..20).flat_map(|i| [i, 20 + i, 40 + i]).collect();
+        for (order, n_late) in [(shared, 1), (own, 60)] {
+            let fetched = RefCell::new(vec![]);
+            let mut ahead = Ahead::new(files.iter().cloned(), 3);
+            let mut late = 0;
+            for i in order {
+                let before = fetched.borrow().contains(&files[i]);
+                late += usize::from(!before);
+                let of = ahead.open(&files[i], |path| {
+                    fetched.borrow_mut().push(path.clone());
+                    path
+                });
+                assert_eq!(of, files[i]);
+                assert!(ahead.fetched.len() <= 3 * AHEAD);
+            }
+            let mut fetched = fetched.into_inner();
+            fetched.sort_unstable();
+            assert_eq!(fetched, files);
+            assert!(late <= n_late, "{late} files were not fetched ahead");
+            assert!(ahead.fetched.is_empty() && ahead.opened.is_empty());
+        }
+    }
 }

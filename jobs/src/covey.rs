@@ -135,10 +135,11 @@ impl Covey {
         let Some(mut statement) = parse(sql)? else {
             let state = session.state();
             let mut statement = state.sql_to_statement(sql, &state.config().options().sql_parser.dialect)?;
+            // Functions put an argument where they need it, also twice or never.
+            parameters::number(&mut statement)?;
             expand(&mut statement, &self.catalog.snapshot())?;
             let partitioned_by = take_partitioned_by(&mut statement)?;
             name_columns(session, &mut statement).await?;
-            parameters::number(&mut statement)?;
             let plan = state.statement_to_plan(statement).await?;
             let plan = self.bind(plan).await?;
             return match plan.get_parameter_names()?.is_empty() {

@@ -60,6 +60,21 @@ pub fn schema_of(plan: &LogicalPlan) -> Result<Schema> {
     Ok(Schema::new((1..=types.len()).map(field).collect::<Result<Vec<_>>>()?))
 }
 
+/// Whether a plan inserts rows of VALUES as they are, and its parameters are in them alone.
+fn is_insert_of_values(plan: &LogicalPlan) -> bool {
+    let LogicalPlan::Dml(insert) = plan else { return false };
+    let has_parameter = |expr: &Expr| expr.exists(|node| Ok(matches!(node, Expr::Placeholder(_)))).unwrap_or(true);
+    let mut node = insert.input.as_ref();
+    loop {
+        node = match node {
+            LogicalPlan::Values(_) => return true,
+            LogicalPlan::Projection(projection) if !projection.expr.iter().any(has_parameter) => &projection.input,
+            LogicalPlan::SubqueryAlias(alias) => &alias.input,
+            _ => return false,
+        }
+    }
+}
+
 /// The plan with the values of a row in the place of its parameters; an `INSERT ... VALUES` takes several rows.
 ///
 /// # Errors
@@ -87,17 +102,12 @@ pub fn bind(plan: &LogicalPlan, rows: &[RecordBatch]) -> Result<LogicalPlan> {
     if bound.len() == 1 {
         return Ok(first);
     }
+    if !is_insert_of_values(plan) {
+        return user_err!("{} rows are bound to the statement: only INSERT ... VALUES takes several", bound.len());
+    }
     let mut all = vec![];
     for plan in &bound {
-        match (plan, values(plan)?) {
-            (LogicalPlan::Dml(_), Some(rows)) => all.extend(rows),
-            _ => {
-                return user_err!(
-                    "{} rows are bound to the statement: only INSERT ... VALUES takes several",
-                    bound.len()
-                );
-            }
-        }
+        all.extend(values(plan)?.unwrap_or_default());
     }
     let replaced = first.transform_down(|node| {
         Ok(match node {

@@ -17,7 +17,7 @@ use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::sql::parser::{CopyToSource, Statement};
 use datafusion::sql::sqlparser::ast::{
     CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, Select,
-    SelectItem, Visit, VisitMut, Visitor, VisitorMut,
+    SelectItem, TableFactor, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -45,6 +45,21 @@ pub fn function_of(state: &SessionState, snapshot: &Snapshot, create: &CreateFun
     let is_parameter = |column: &&String| create.parameters.iter().any(|parameter| parameter.name == **column);
     if let Some(other) = names.columns.iter().find(|column| !is_parameter(column)) {
         return user_err!("function {name:?}: its body has {other:?}, which is none of its parameters");
+    }
+    if let Some(path) = names.paths.iter().find(|path| is_parameter(&&path[0])) {
+        return user_err!(
+            "function {name:?}: its body has {}, but {:?} is a parameter: a field of its value is {}['{}']",
+            path.join("."),
+            path[0],
+            path[0],
+            path[1..].join(".")
+        );
+    }
+    if let Some(path) = names.paths.first() {
+        return user_err!("function {name:?}: its body has {:?}, which is none of its parameters", path.join("."));
+    }
+    if let Some(placeholder) = names.placeholders.first() {
+        return user_err!("function {name:?}: its body has {placeholder}; write a parameter of the function");
     }
     let mut calls = vec![];
     for called in names.functions {
@@ -106,6 +121,9 @@ pub fn listed(snapshot: &Snapshot) -> Result<RecordBatch> {
 #[derive(Default)]
 struct Names {
     columns: BTreeSet<String>,
+    /// Columns with their tables.
+    paths: BTreeSet<Vec<String>>,
+    placeholders: BTreeSet<String>,
     functions: BTreeSet<String>,
     queries: usize,
 }
@@ -127,7 +145,10 @@ impl Visitor for Names {
         match expr {
             Expr::Identifier(name) if self.queries == 0 => drop(self.columns.insert(normalized(name))),
             Expr::CompoundIdentifier(path) if self.queries == 0 => {
-                self.columns.extend(path.first().map(normalized));
+                self.paths.insert(path.iter().map(normalized).collect());
+            }
+            Expr::Value(ValueWithSpan { value: Value::Placeholder(name), .. }) => {
+                self.placeholders.insert(name.clone());
             }
             Expr::Function(function) => self.functions.extend(called(function)),
             _ => {}
@@ -178,7 +199,7 @@ pub fn expanded_query(query: &str, snapshot: &Snapshot) -> Result<String> {
 
 /// Replaces the calls in a statement or query.
 fn run(tree: &mut (impl VisitMut + Display), snapshot: &Snapshot) -> Result<()> {
-    let mut expansion = Expansion { functions: snapshot.functions(), nodes: 0, level: 0 };
+    let mut expansion = Expansion { functions: snapshot.functions(), nodes: 0, inside: vec![] };
     if let ControlFlow::Break(error) = VisitMut::visit(tree, &mut expansion) {
         return Err(error);
     }
@@ -192,7 +213,8 @@ fn run(tree: &mut (impl VisitMut + Display), snapshot: &Snapshot) -> Result<()> 
 struct Expansion<'a> {
     functions: &'a BTreeMap<String, Arc<FunctionEntry>>,
     nodes: usize,
-    level: usize,
+    /// The functions whose bodies are worked on, each called by the one before.
+    inside: Vec<&'a FunctionEntry>,
 }
 
 impl VisitorMut for Expansion<'_> {
@@ -216,7 +238,7 @@ impl VisitorMut for Expansion<'_> {
         let Some((name, function)) = called(call).and_then(|name| self.functions.get_key_value(&name)) else {
             return ControlFlow::Continue(());
         };
-        match self.replaced(name, function, call) {
+        match self.replaced(name, function.as_ref(), call) {
             Ok(body) => *expr = body,
             Err(error) => return ControlFlow::Break(error),
         }
@@ -224,7 +246,7 @@ impl VisitorMut for Expansion<'_> {
     }
 }
 
-impl Expansion<'_> {
+impl<'a> Expansion<'a> {
     fn is_called_in(&self, expr: &Expr) -> bool {
         let mut names = Names::default();
         let _: ControlFlow<()> = expr.visit(&mut names);
@@ -232,25 +254,30 @@ impl Expansion<'_> {
     }
 
     /// The body of a function with the arguments of a call, whose own calls are replaced already.
-    fn replaced(&mut self, name: &str, function: &FunctionEntry, call: &Function) -> Result<Expr> {
-        if self.level == LEVELS_MAX {
+    fn replaced(&mut self, name: &str, function: &'a FunctionEntry, call: &Function) -> Result<Expr> {
+        if self.inside.len() == LEVELS_MAX {
             return user_err!("function {name:?}: more than {LEVELS_MAX} functions call each other, one the next");
         }
         let arguments = arguments_of(name, function, call)?;
         let mut body = parsed_expr(&function.body)?;
         // Calls in the body first: the arguments are none of its.
-        self.level += 1;
+        self.inside.push(function);
         let inner = VisitMut::visit(&mut body, self);
-        self.level -= 1;
+        self.inside.pop();
         if let ControlFlow::Break(error) = inner {
             return Err(error.context(format!("in function {name:?}")));
         }
-        let mut placing = Placing { arguments: &arguments };
-        let _: ControlFlow<()> = VisitMut::visit(&mut body, &mut placing);
+        let mut relations = Relations::default();
+        let _: ControlFlow<()> = Visit::visit(&body, &mut relations);
+        let mut placing =
+            Placing { arguments: &arguments, outer: self.inside.last().copied(), relations: relations.0, queries: 0 };
+        if let ControlFlow::Break(error) = VisitMut::visit(&mut body, &mut placing) {
+            return Err(error.context(format!("in function {name:?}")));
+        }
         let mut count = Count(0);
         let _: ControlFlow<()> = Visit::visit(&body, &mut count);
         // What is inside another body is counted there.
-        self.nodes += if self.level == 0 { count.0 } else { 0 };
+        self.nodes += if self.inside.is_empty() { count.0 } else { 0 };
         if self.nodes.max(count.0) > NODES_MAX {
             return user_err!(
                 "function {name:?}: the calls of the statement become over {NODES_MAX} operators and functions; use it in fewer places, or on the result of a query within the query"
@@ -329,17 +356,82 @@ fn cast(expr: Expr, data_type: &str) -> Result<Expr> {
 /// Puts arguments in the places of parameters.
 struct Placing<'a> {
     arguments: &'a BTreeMap<String, Expr>,
+    /// The function in whose body the call is.
+    outer: Option<&'a FunctionEntry>,
+    /// What queries inside the body read.
+    relations: BTreeSet<String>,
+    queries: usize,
+}
+
+impl Placing<'_> {
+    /// # Errors
+    /// When a column in an argument could be taken for one of a query inside the body.
+    fn check_argument(&self, argument: &Expr) -> Result<()> {
+        let mut names = Names::default();
+        let _: ControlFlow<()> = argument.visit(&mut names);
+        // Parameters of the function that calls are replaced in their turn.
+        let is_parameter = |column: &&String| {
+            self.outer.is_some_and(|outer| outer.parameters.iter().any(|parameter| parameter.name == **column))
+        };
+        if let Some(column) = names.columns.iter().find(|column| !is_parameter(column)) {
+            return user_err!(
+                "its argument {column} goes into a query inside it, where a column may have the same name: say of which table it is, as in t.{column}"
+            );
+        }
+        let table = |path: &&Vec<String>| path.len() > 1 && self.relations.contains(&path[path.len() - 2]);
+        if let Some(path) = names.paths.iter().find(table) {
+            return user_err!(
+                "its argument {} goes into a query inside it, which reads {} too: give that of the statement another name with AS",
+                path.join("."),
+                path[path.len() - 2]
+            );
+        }
+        Ok(())
+    }
 }
 
 impl VisitorMut for Placing<'_> {
-    type Break = ();
+    type Break = DataFusionError;
 
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<DataFusionError> {
+        self.queries += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<DataFusionError> {
+        self.queries -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<DataFusionError> {
         if let Expr::Identifier(name) = expr
             && let Some(argument) = self.arguments.get(&normalized(name))
         {
+            if self.queries > 0
+                && let Err(error) = self.check_argument(argument)
+            {
+                return ControlFlow::Break(error);
+            }
             *expr = argument.clone();
         }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The tables that queries inside an expression read, by the names that they have there.
+#[derive(Default)]
+struct Relations(BTreeSet<String>);
+
+impl Visitor for Relations {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        let (name, alias) = match factor {
+            TableFactor::Table { name, alias, .. } => (name.0.last().and_then(|part| part.as_ident()), alias),
+            TableFactor::Derived { alias, .. } | TableFactor::TableFunction { alias, .. } => (None, alias),
+            _ => return ControlFlow::Continue(()),
+        };
+        self.0.extend(alias.as_ref().map(|alias| &alias.name).or(name).map(normalized));
         ControlFlow::Continue(())
     }
 }

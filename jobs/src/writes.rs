@@ -14,10 +14,11 @@ use covey_engine::catalog::{
     Entry, IfTaken, LakeTable, Naming, PartitionColumn, PartitionEntry, TableEntry, WriteTarget, columns_of,
     file_extension, sample_of,
 };
+use covey_engine::failure::is_refused;
 use covey_engine::storage::{Directory, directory_url};
 use covey_engine::user_err;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::common::{DFSchema, ResolvedTableReference};
+use datafusion::common::DFSchema;
 use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
 use datafusion::logical_expr::dml::CopyTo;
@@ -127,7 +128,8 @@ fn partition_columns(names: &[String], schema: &DFSchema, statement: &str) -> Re
         let Some(field) = schema.fields().iter().find(|field| field.name() == name) else {
             return user_err!("{statement}: PARTITIONED BY {name:?} is no column of the query");
         };
-        Ok(PartitionColumn { name: name.clone(), data_type: field.data_type().clone(), naming: Naming::of_new(name) })
+        let data_type = field.data_type().clone();
+        Ok(PartitionColumn { name: name.clone(), naming: Naming::of_new(name, &data_type), data_type })
     };
     let columns = names.iter().map(column).collect::<Result<Vec<_>>>()?;
     if columns.len() >= schema.fields().len() {
@@ -181,21 +183,30 @@ async fn create_table_as(writer: &Writer<'_>, create: CreateMemoryTable, partiti
         false => Some(writer.stage(&format!("create table {}", create.name), input, &target, None).await?),
     };
     let rows = staged.as_ref().map_or(0, |staged| staged.rows);
-    let committed = commit_table(writer, staged, &name, entry, if_taken).await;
-    if !matches!(committed, Ok(true)) {
-        Directory::open(writer.stores.as_ref(), &target.directory)?.delete_all().await?;
+    let remove_all = async || Directory::open(writer.stores.as_ref(), &target.directory)?.delete_all().await;
+    let entry = match with_files(writer, staged, entry).await {
+        Ok(entry) => entry,
+        Err(error) => {
+            remove_all().await?;
+            return Err(error);
+        }
+    };
+    match put(writer.catalog, &writer.stores, &name, Entry::Table(entry), if_taken).await {
+        Ok(true) => Ok(rows),
+        Ok(false) => remove_all().await.map(|()| 0),
+        Err(error) if is_refused(&error) => {
+            remove_all().await?;
+            Err(error)
+        }
+        // The table may be there: its files are removed later if it is not.
+        Err(error) => {
+            Err(error.context(format!("it is not known whether {statement} is there: look before you try again")))
+        }
     }
-    Ok(if committed? { rows } else { 0 })
 }
 
-/// Publishes the files of a new table and then the table; whether it is there now as it was asked for.
-async fn commit_table(
-    writer: &Writer<'_>,
-    staged: Option<StagedRows>,
-    name: &ResolvedTableReference,
-    mut entry: TableEntry,
-    if_taken: IfTaken,
-) -> Result<bool> {
+/// Publishes the files of a table that is not in the catalog yet.
+async fn with_files(writer: &Writer<'_>, staged: Option<StagedRows>, mut entry: TableEntry) -> Result<TableEntry> {
     if let Some(staged) = staged {
         publish(&writer.stores, &staged.files).await?;
         let files: Vec<String> = staged.files.iter().map(|file| file.url.clone()).collect();
@@ -203,7 +214,7 @@ async fn commit_table(
         writer.catalog.settle(&staged.write);
         commit::sweep(&writer.stores, &staged.directory, &staged.write).await?;
     }
-    put(writer.catalog, &writer.stores, name, Entry::Table(entry), if_taken).await
+    Ok(entry)
 }
 
 /// A new table's columns may be NULL whatever the query says: rows are added later.

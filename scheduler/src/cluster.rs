@@ -13,13 +13,12 @@ use ballista_core::config::BALLISTA_SHUFFLE_COMPRESSION_CODEC;
 use ballista_core::flight_proxy_service::BallistaFlightProxyService;
 use ballista_core::serde::protobuf::{self, JobStatus, PartitionLocation, job_status};
 use ballista_core::serde::scheduler::{Action, ShuffleFileKind};
-use ballista_flight_sql::backend::QueryBackend;
 use ballista_scheduler::cluster::ClusterState;
 use ballista_scheduler::scheduler_server::SchedulerServer;
 use covey_engine::failure::{is_out_of_memory, open};
 use covey_engine::operators::SkipBadFilesExec;
 use covey_engine::threads::aside;
-use covey_engine::{UserError, external, user_err};
+use covey_engine::user_err;
 use covey_jobs::Cluster;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -37,6 +36,7 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tonic::Request;
 
+use crate::measured::measured;
 use crate::placement::PlacingCluster;
 use crate::rollbacks::{Rollbacks, latest};
 
@@ -65,6 +65,7 @@ const CODEC_DEFAULT: &str = "lz4";
 
 /// A finished job: its schema and where its rows are.
 pub struct JobOutput {
+    job: JobId,
     pub schema: SchemaRef,
     pub tickets: Vec<Vec<u8>>,
     pub n_rows: u64,
@@ -73,12 +74,12 @@ pub struct JobOutput {
 }
 
 impl JobOutput {
-    fn try_new(schema: SchemaRef, locations: Vec<PartitionLocation>) -> Result<Self> {
+    fn try_new(job: JobId, schema: SchemaRef, locations: Vec<PartitionLocation>) -> Result<Self> {
         let locations = latest(locations);
         let rows = |location: &PartitionLocation| location.partition_stats.as_ref().map_or(0, |stats| stats.num_rows);
         let n_rows = locations.iter().map(|location| rows(location).max(0) as u64).sum();
         let tickets = locations.into_iter().map(ticket).collect::<Result<_>>()?;
-        Ok(Self { schema, tickets, n_rows, files_skipped: 0 })
+        Ok(Self { job, schema, tickets, n_rows, files_skipped: 0 })
     }
 }
 
@@ -106,21 +107,34 @@ impl SchedulerCluster {
     }
 
     /// Runs a query and gives the places of its rows. Dropping the future cancels the job.
-    pub async fn query(&self, name: &str, session: Arc<SessionContext>, plan: LogicalPlan) -> Result<JobOutput> {
-        if matches!(plan, LogicalPlan::Analyze(_)) {
-            return self.analyze(name, session, plan).await;
-        }
+    pub async fn query(&self, name: &str, session: &SessionContext, plan: &LogicalPlan) -> Result<JobOutput> {
         let mut state = session.state();
-        let physical = self.planned(&mut state, &plan).await?;
+        let physical = self.planned(&mut state, plan).await?;
         match self.submit(name, of_state(&state), physical).await {
             Err(error) if is_out_of_memory(&error) && state.config().options().optimizer.prefer_hash_join => {
                 tracing::warn!(target: "covey", statement = name, "a join does not fit into memory: it runs again, sorted");
                 state.config_mut().options_mut().optimizer.prefer_hash_join = false;
-                let physical = planned(&state, &plan).await?;
+                let physical = planned(&state, plan).await?;
                 self.submit(name, of_state(&state), physical).await
             }
             result => result,
         }
+    }
+
+    /// Runs a query as it always runs, and says what its operators have measured.
+    pub async fn analyze(&self, name: &str, session: &SessionContext, plan: &LogicalPlan) -> Result<RecordBatch> {
+        let output = self.query(name, session, plan).await?;
+        match self.rollbacks.graph(&output.job).await {
+            Some(graph) => measured(graph.as_ref()),
+            None => user_err!("the job has ended, and what it has measured is forgotten; run the statement again"),
+        }
+    }
+
+    /// The session as a query would be planned with it.
+    pub async fn session_of(&self, session: &SessionContext, plan: &LogicalPlan) -> Result<Arc<SessionContext>> {
+        let mut state = session.state();
+        self.planned(&mut state, plan).await?;
+        Ok(of_state(&state))
     }
 
     /// The plan with as many partitions as the cluster has cores, and with more where they would be large.
@@ -144,13 +158,6 @@ impl SchedulerCluster {
         planned(state, plan).await
     }
 
-    /// EXPLAIN ANALYZE: Ballista measures the stages of a query that it has planned itself.
-    async fn analyze(&self, name: &str, session: Arc<SessionContext>, plan: LogicalPlan) -> Result<JobOutput> {
-        let result = self.ballista.execute(name, session, plan).await;
-        let result = result.map_err(|e| external(UserError(open(&e.to_string()))))?;
-        JobOutput::try_new(result.schema, result.partitions)
-    }
-
     async fn submit(
         &self,
         name: &str,
@@ -169,7 +176,7 @@ impl SchedulerCluster {
             guard.disarm();
             if self.rollbacks.read_once(&job).await {
                 let files_skipped = self.files_skipped(name, &job, &plan).await;
-                return Ok(JobOutput { files_skipped, ..JobOutput::try_new(plan.schema(), locations)? });
+                return Ok(JobOutput { files_skipped, ..JobOutput::try_new(job, plan.schema(), locations)? });
             }
             tracing::warn!(target: "covey", job = name, "rows were read twice after an executor was lost: it runs again");
         }

@@ -138,7 +138,11 @@ impl CoveyFlightService {
         let covey = &self.inner.covey;
         match prepared {
             Prepared::Local(plan) => {
-                let result = covey.run_local(&session, plan.clone()).await;
+                let session = match plan {
+                    LogicalPlan::Explain(explain) => self.inner.cluster.session_of(&session, &explain.plan).await,
+                    _ => Ok(session),
+                };
+                let result = covey.run_local(session.map_err(status)?.as_ref(), plan.clone()).await;
                 // Looking at the catalog or the board is no work: displays do it all the time.
                 let result = match plan {
                     LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) => covey.start(sql).finish(result),
@@ -158,12 +162,22 @@ impl CoveyFlightService {
                 let batch = job.finish(result).map_err(status)?;
                 Ok(self.keep(batch.schema(), vec![batch]))
             }
+            Prepared::Distributed(LogicalPlan::Analyze(analyzed)) => {
+                let job = covey.start(sql);
+                job.stage("query");
+                let running = async {
+                    covey.require_executors().await?;
+                    self.inner.cluster.analyze(sql, &session, &analyzed.input).await
+                };
+                let batch = job.finish(running.await).map_err(status)?;
+                Ok(self.keep(batch.schema(), vec![batch]))
+            }
             Prepared::Distributed(plan) => {
                 let job = covey.start(sql);
                 job.stage("query");
                 let running = async {
                     covey.require_executors().await?;
-                    self.inner.cluster.query(sql, session, plan.clone()).await
+                    self.inner.cluster.query(sql, &session, plan).await
                 };
                 let result = running.await.inspect(|output| {
                     job.add_rows(output.n_rows);

@@ -11,6 +11,7 @@
 mod cluster;
 mod config;
 mod flight;
+mod measured;
 mod placement;
 mod presence;
 mod rollbacks;

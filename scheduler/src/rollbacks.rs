@@ -73,7 +73,7 @@ impl Rollbacks {
     }
 
     /// What became of a job that has ended.
-    async fn graph(&self, job: &JobId) -> Option<ExecutionGraphBox> {
+    pub async fn graph(&self, job: &JobId) -> Option<ExecutionGraphBox> {
         for _ in 0..GRAPH_WAITS_MAX {
             if let Ok(Some(graph)) = self.jobs.get_execution_graph(job).await {
                 return Some(graph);

@@ -97,6 +97,8 @@ async fn mistakes_in_functions_are_told() {
     let mut sandbox = sandbox_with_sample(1, 1).await;
     sandbox.sql("CREATE FUNCTION f(x, y) AS x + y").await;
     sandbox.sql("CREATE FUNCTION g(x) AS f(x, 1)").await;
+    sandbox.sql("CREATE FUNCTION on_day(d) AS (SELECT count(*) FROM processes AS p WHERE p.day = d)").await;
+    sandbox.sql("CREATE FUNCTION on_day_of(x) AS on_day(x)").await;
     let long = format!("CREATE FUNCTION long(x) AS x{}", " + 1".repeat(1_500));
     sandbox.sql(&long).await;
     for (statement, expected) in [
@@ -108,6 +110,12 @@ async fn mistakes_in_functions_are_told() {
         ("CREATE FUNCTION h(x) AS h(x)", "would call itself"),
         ("CREATE OR REPLACE FUNCTION f(x, y) AS g(x)", "would call itself"),
         ("CREATE FUNCTION h(x, x) AS x", "two parameters"),
+        ("CREATE FUNCTION h(s) AS s.speed", "s['speed']"),
+        ("CREATE FUNCTION h(x) AS t.speed + x", "\"t.speed\", which is none of its parameters"),
+        ("CREATE FUNCTION h(x) AS x + $1", "has $1"),
+        ("SELECT on_day(day) FROM processes", "say of which table it is, as in t.day"),
+        ("SELECT on_day_of(system_id) FROM processes", "say of which table it is"),
+        ("SELECT on_day(p.day) FROM processes AS p", "reads p too"),
         ("CREATE FUNCTION h x AS x", "the parameters"),
         ("CREATE FUNCTION h(x) AS SELECT 1", "found"),
         ("CREATE FUNCTION h(x) AS x +", "xpected"),
@@ -125,6 +133,11 @@ async fn mistakes_in_functions_are_told() {
         let message = sandbox.error(statement).await;
         assert!(message.contains(expected), "{statement}: {message}");
     }
+    let differ = "SELECT days.day, n, on_day(days.day) AS here, on_day_of(days.day) AS there \
+                  FROM (SELECT day, count(*) AS n FROM processes GROUP BY day) AS days";
+    let differ =
+        format!("SELECT count(*) FILTER (WHERE n = here AND n = there) = count(*), count(*) > 1 FROM ({differ})");
+    assert_eq!(cells(&sandbox.sql(&differ).await), [["true", "true"]]);
     // Each calls the one before it twice.
     sandbox.sql("CREATE FUNCTION d0(x) AS x + x").await;
     for i in 1..20 {

@@ -106,6 +106,17 @@ async fn strangers_and_empty_lakes() {
     sandbox.sql(&format!("CREATE EXTERNAL TABLE early {partitioned} '{}'", lake.display())).await;
     assert_eq!(cell(&sandbox.sql("SELECT count(*) = (SELECT count(*) FROM processes) FROM early").await), "true");
 
+    // Dates that stand for "never" and "always" are found as others are.
+    for far in ["9999/12/31", "0001/01/01"] {
+        fs::create_dir_all(lake.join(far)).unwrap();
+        fs::copy(lake.join("2019/07/01/part-00000.parquet"), lake.join(far).join("part-00000.parquet")).unwrap();
+    }
+    let on_day = "SELECT count(*) FROM early WHERE date";
+    let n = cell(&sandbox.sql(&format!("{on_day} = '2019-07-01'")).await);
+    for far in ["date = '9999-12-31'", "year IN (2018, 9999)", "year < 10", "date < '1850-01-01'", "year > 2100"] {
+        assert_eq!(cell(&sandbox.sql(&format!("SELECT count(*) FROM early WHERE {far}")).await), n, "{far}");
+    }
+
     fs::rename(lake.join("2019/07"), sandbox.path("july")).unwrap();
     fs::create_dir_all(empty.join("2019")).unwrap();
     fs::rename(sandbox.path("july"), empty.join("2019/07")).unwrap();
@@ -128,14 +139,19 @@ async fn odd_values_arrive() {
     sandbox.sql(&table).await;
     assert_eq!(cell(&sandbox.sql("SELECT count(*) > 0 FROM apps WHERE app = 'a&b c'").await), "true");
 
-    let x = Arc::new(Float64Array::from(vec![2.5, 2.5, f64::NAN])) as ArrayRef;
-    let batch = RecordBatch::try_from_iter([("x", x)]).unwrap();
-    let file = sandbox.path("numbers.parquet");
-    let mut writer = ArrowWriter::try_new(fs::File::create(&file).unwrap(), batch.schema(), None).unwrap();
-    writer.write(&batch).unwrap();
-    writer.close().unwrap();
-    sandbox.sql(&format!("CREATE EXTERNAL TABLE numbers STORED AS PARQUET LOCATION '{}'", file.display())).await;
+    let folder = sandbox.path("numbers/");
+    fs::create_dir_all(&folder).unwrap();
+    for (name, numbers) in [("a", vec![7.5; 9]), ("b", vec![8.5; 9]), ("c", vec![2.5, 2.5, f64::NAN])] {
+        let batch = RecordBatch::try_from_iter([("x", Arc::new(Float64Array::from(numbers)) as ArrayRef)]).unwrap();
+        let file = fs::File::create(folder.join(format!("{name}.parquet"))).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+    sandbox.sql(&format!("CREATE EXTERNAL TABLE numbers STORED AS PARQUET LOCATION '{}'", folder.display())).await;
     assert_eq!(cell(&sandbox.sql("SELECT count(*) FROM numbers WHERE isnan(x)").await), "1");
+    let largest = cells(&sandbox.sql("SELECT x FROM numbers ORDER BY x DESC LIMIT 2").await);
+    assert_eq!(largest, [["NaN"], ["8.5"]]);
 }
 
 /// Goal: SQL on the cluster gives what local DataFusion gives, row for row.

@@ -169,6 +169,13 @@ async fn lake_and_warehouse_in_ceph() {
     let table = |name: &str, at: &str| {
         format!("CREATE EXTERNAL TABLE {name} STORED AS PARQUET PARTITIONED BY (year, month, day) LOCATION '{at}'")
     };
+    // Files that were rewritten are removed a minute later: what is in their names and how old they are must be known then.
+    sandbox.sql("CREATE TABLE by_host PARTITIONED BY (host) AS SELECT 1 AS a, 'a:80 ~[b]' AS host").await;
+    for a in 2..=4 {
+        sandbox.sql(&format!("INSERT INTO by_host VALUES ({a}, 'a:80 ~[b]')")).await;
+    }
+    assert_eq!(cells(&sandbox.sql("OPTIMIZE by_host").await), [["1", "4", "1", "4"]]);
+    let optimized = std::time::Instant::now();
     sandbox.sql(&table("sample", &sample)).await;
     let columns = "attachment_id, system_id, process_command, year, month, day";
     let n = cell(&sandbox.sql("SELECT count(*) FROM sample").await);
@@ -202,12 +209,21 @@ async fn lake_and_warehouse_in_ceph() {
         let shown = cells(&sandbox.sql(statement).await).concat().concat();
         assert!(!shown.contains("testsecret") && !shown.contains("testkey"), "{statement}: {shown}");
     }
+    const REPLACED_KEPT: std::time::Duration = std::time::Duration::from_secs(60);
+    tokio::time::sleep(REPLACED_KEPT.saturating_sub(optimized.elapsed())).await;
+    wait_until("what was rewritten is removed", async || ceph.objects("insights", "/host=").len() == 1).await;
+    assert_eq!(
+        cells(&sandbox.sql("SELECT count(*), sum(a), min(host) FROM by_host").await),
+        [["4", "10", "a:80 ~[b]"]]
+    );
+
     for log in ["scheduler.log", "executor-0.log"] {
         assert!(!sandbox.log(log).contains("testsecret"), "{log}");
     }
 }
 
-/// Goal: a store that is down for a while, or that refuses every second request, costs time and nothing else.
+/// Goal: a store that is down for a while, that refuses every second request, or whose answers to commits get lost, costs
+/// time and nothing else.
 #[tokio::test]
 async fn a_store_may_falter() {
     let folder = tempfile::tempdir().unwrap();
@@ -225,6 +241,18 @@ async fn a_store_may_falter() {
     let expected = cells(&sandbox.sql(&format!("{count} sample")).await);
     assert_eq!(cells(&sandbox.sql(&format!("{count} copy")).await), expected);
     requests.refuse_one_of(0);
+    for (statement, commits) in [
+        ("CREATE TABLE lost PARTITIONED BY (day) AS SELECT 1 AS a, 1 AS day", 1),
+        ("CREATE OR REPLACE TABLE lost PARTITIONED BY (day) AS SELECT 2 AS a, 1 AS day", 1),
+        ("INSERT INTO lost VALUES (3, 1), (4, 2)", 2),
+        ("CREATE TABLE IF NOT EXISTS other AS SELECT 5 AS a", 1),
+    ] {
+        requests.lose_answers("PUT /insights/warehouse/catalog/", commits);
+        sandbox.sql(statement).await;
+        assert_eq!(requests.answers_to_lose(), 0, "{statement}");
+    }
+    let found = sandbox.sql("SELECT a FROM lost UNION ALL SELECT a FROM other ORDER BY a").await;
+    assert_eq!(cells(&found), [["2"], ["3"], ["4"], ["5"]]);
 
     let before = requests.count("GET", ".parquet");
     let client = sandbox.client().await;

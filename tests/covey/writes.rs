@@ -235,8 +235,24 @@ async fn written_tables_behave() {
     sandbox.sql("INSERT INTO typed (a) SELECT day FROM processes WHERE day = 3 LIMIT 1").await;
     let typed = cells(&sandbox.sql("SELECT * FROM typed ORDER BY a").await);
     assert_eq!(typed, [["1", "x", "2019-08-01T12:00:00", "1.25"], ["3", "", "", ""]]);
+    // Whatever the value, and the name of its column, the row comes back.
+    for (name, value) in [("_p", "x"), ("a:b", "x"), ("month", "8"), ("p", "_x"), ("p", ".y/z"), ("p", "lost+found")] {
+        sandbox
+            .sql(&format!(
+                "CREATE OR REPLACE TABLE odd PARTITIONED BY (\"{name}\") AS SELECT 1 AS a, '{value}' AS \"{name}\""
+            ))
+            .await;
+        let found = format!("SELECT \"{name}\" FROM odd WHERE \"{name}\" = '{value}'");
+        assert_eq!(cells(&sandbox.sql(&found).await), [[value]], "{name}={value}");
+    }
+    sandbox
+        .sql(
+            "CREATE TABLE days PARTITIONED BY (year, month, day) AS SELECT 1 AS a, 2020 AS year, 2 AS month, 29 AS day",
+        )
+        .await;
     sandbox.sql("CREATE VIEW v AS SELECT * FROM t").await;
     let mistakes = [
+        ("INSERT INTO days VALUES (1, 2019, 2, 29)", "year 2019, month 2 and day 29 is of no day"),
         ("CREATE TABLE t AS SELECT 1 AS a", "exists already"),
         ("CREATE TABLE v AS SELECT 1 AS a", "exists already"),
         ("CREATE OR REPLACE TABLE v AS SELECT 1 AS a", "is a view"),
@@ -266,6 +282,7 @@ async fn written_tables_behave() {
         assert!(message.contains(expected), "{statement}: {message}");
     }
     assert_eq!(cells(&sandbox.sql("SELECT * FROM t").await), [["2"]]);
+    assert_eq!(cells(&sandbox.sql("SELECT date FROM days").await), [["2020-02-29"]]);
 }
 
 /// Goal: OPTIMIZE makes few files of a day's many and changes no answer, not even of queries that run meanwhile; columns

@@ -58,6 +58,10 @@ with flightsql.connect(url.replace("http://", "grpc://"), autocommit=True) as co
         cursor.execute("SELECT predict('adbc', ?) = predict('adbc', 'sshd'), upper(?)", ("sshd", "é"))
         assert cursor.fetchone() == (True, "É")
 
+        cursor.execute("CREATE FUNCTION square(x) AS x * x")
+        cursor.execute("SELECT square(?) + ?", (3, 1))
+        assert cursor.fetchone() == (10,)
+
         cursor.execute("CREATE TABLE notes (id BIGINT, day DATE, note VARCHAR, x DOUBLE)")
         rows = [(i, datetime.date(2019, 7, 1 + i % 31), None if i % 7 == 0 else f"note '{i}'", i / 4) for i in range(1000)]
         cursor.executemany("INSERT INTO notes VALUES (?, ?, ?, ?)", rows)
@@ -72,6 +76,8 @@ with flightsql.connect(url.replace("http://", "grpc://"), autocommit=True) as co
             ("SELECT $1, $3", (1, 2), "none of them is $2"),
             ("SELECT id FROM notes WHERE id = ?", (1, 2), "1 parameters, 2 values"),
             ("INSERT INTO notes (id) SELECT id FROM notes WHERE id = ?", [(1,), (2,)], "only INSERT ... VALUES"),
+            ("INSERT INTO notes (id) SELECT a + ? FROM (VALUES (1), (2)) AS v(a)", [(1,), (2,)], "only INSERT ... VALUES"),
+            ("INSERT INTO notes (id, note) SELECT a, ? FROM (VALUES (1), (2)) AS v(a)", [("a",), ("b",)], "only INSERT ... VALUES"),
             ("SELECT id FROM notes WHERE id = ?", None, "bind values"),
         ]:
             try:

@@ -64,6 +64,14 @@ impl Ceph {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// The names of a bucket's objects that have `part` in them.
+    pub fn objects(&self, bucket: &str, part: &str) -> Vec<String> {
+        let listed =
+            output(&self.folder, "radosgw-admin", &["bucket", "list", "--bucket", bucket, "--max-entries", "10000"]);
+        let names = listed.lines().filter_map(|line| line.trim().strip_prefix("\"name\": \""));
+        names.filter(|name| name.contains(part)).map(|name| name.trim_end_matches("\",").to_string()).collect()
+    }
+
     /// Waits until the gateway answers.
     pub async fn start_gateway(&mut self) {
         self.gateway = Some(daemon(&self.folder, "radosgw", &["-n", "client.gateway"]));

@@ -1,7 +1,7 @@
-//! Counts the requests on their way to an HTTP server, and refuses some.
+//! Counts the requests on their way to an HTTP server, refuses some, and loses the answers of others.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -21,9 +21,19 @@ struct Counts {
     n: AtomicU64,
     /// Of how many requests one is answered with 503; 0 is none.
     refused_each: AtomicU64,
+    /// What the line of a request whose answer gets lost has in it, and how many more do.
+    lost: Mutex<(String, u64)>,
 }
 
 impl Counts {
+    /// Whether the answer to a request gets lost.
+    fn is_lost(&self, line: &str) -> bool {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_lost = lost.1 > 0 && line.contains(&lost.0);
+        lost.1 -= u64::from(is_lost);
+        is_lost
+    }
+
     /// Counts a request; whether it is to be passed on.
     fn is_passed(&self, line: String) -> bool {
         *self.lines.lock().unwrap_or_else(PoisonError::into_inner).entry(line).or_default() += 1;
@@ -57,11 +67,25 @@ impl Requests {
         counts.iter().filter(|(line, _)| asked(line)).map(|(_, n)| n).sum()
     }
 
+    /// The next `n` requests with `part` in their line come to the server, which does what they ask for; the client hears
+    /// 503.
+    pub fn lose_answers(&self, part: &str, n: u64) {
+        *self.counts.lost.lock().unwrap_or_else(PoisonError::into_inner) = (part.to_string(), n);
+    }
+
+    /// How many answers are still to be lost.
+    pub fn answers_to_lose(&self) -> u64 {
+        self.counts.lost.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
     /// From now on one of `each` requests is answered with 503 and does not come to the server.
     pub fn refuse_one_of(&self, each: u64) {
         self.counts.refused_each.store(each, Ordering::Relaxed);
     }
 }
+
+/// What a request that was refused, or whose answer was lost, is answered with.
+const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Slow Down\r\ncontent-length: 0\r\n\r\n";
 
 async fn pass(client: TcpStream, server: &str, counts: &Counts) -> std::io::Result<()> {
     let server = TcpStream::connect(server).await?;
@@ -70,7 +94,8 @@ async fn pass(client: TcpStream, server: &str, counts: &Counts) -> std::io::Resu
     let (asked, answered) = client.into_split();
     let (answers, mut to_server) = server.into_split();
     let answered = Arc::new(tokio::sync::Mutex::new(answered));
-    tokio::spawn(answer(answers, Arc::clone(&answered)));
+    let is_lost: Arc<AtomicBool> = Arc::default();
+    tokio::spawn(answer(answers, Arc::clone(&answered), Arc::clone(&is_lost)));
     let mut asked = BufReader::new(asked);
     loop {
         let mut head = String::new();
@@ -81,18 +106,23 @@ async fn pass(client: TcpStream, server: &str, counts: &Counts) -> std::io::Resu
         }
         let line = head.lines().next().unwrap_or_default().to_string();
         let mut body = (&mut asked).take(body_bytes(&head));
+        is_lost.store(counts.is_lost(&line), Ordering::SeqCst);
         if counts.is_passed(line) {
             to_server.write_all(head.as_bytes()).await?;
             tokio::io::copy(&mut body, &mut to_server).await?;
         } else {
             tokio::io::copy(&mut body, &mut tokio::io::sink()).await?;
-            answered.lock().await.write_all(b"HTTP/1.1 503 Slow Down\r\ncontent-length: 0\r\n\r\n").await?;
+            answered.lock().await.write_all(UNAVAILABLE).await?;
         }
     }
 }
 
 /// Passes on what the server answers. It ends the connection when the server does.
-async fn answer(mut answers: OwnedReadHalf, answered: Arc<tokio::sync::Mutex<OwnedWriteHalf>>) -> std::io::Result<()> {
+async fn answer(
+    mut answers: OwnedReadHalf,
+    answered: Arc<tokio::sync::Mutex<OwnedWriteHalf>>,
+    is_lost: Arc<AtomicBool>,
+) -> std::io::Result<()> {
     let mut buffer = vec![0; 1 << 16];
     loop {
         // A server that is killed resets its connections: the client is to see the end of its own.
@@ -100,7 +130,9 @@ async fn answer(mut answers: OwnedReadHalf, answered: Arc<tokio::sync::Mutex<Own
         if n == 0 {
             return answered.lock().await.shutdown().await;
         }
-        answered.lock().await.write_all(&buffer[..n]).await?;
+        // Answers that get lost are short: they come in one piece.
+        let answer = if is_lost.swap(false, Ordering::SeqCst) { UNAVAILABLE } else { &buffer[..n] };
+        answered.lock().await.write_all(answer).await?;
     }
 }
 

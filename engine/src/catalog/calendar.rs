@@ -1,16 +1,19 @@
 //! Which directories a query by date needs, known without a look at the lake.
 //!
-//! The filters are tried on every day of two centuries at once. So it does not matter how a query says what it asks for:
+//! The filters are tried on every day of two centuries at once, and of the first years. So it does not matter how a query says what it asks for:
 //! `make_date(year, month, day) BETWEEN ...`, `date >= ...`, `year = 2019 AND month IN (7, 8)`.
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
 
 use chrono::{Datelike, NaiveDate};
 use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, Date32Array, Int32Array, RecordBatch};
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::arrow::datatypes::{DataType, Date32Type, Field, Schema};
 use datafusion::common::ScalarValue;
+use datafusion::common::tree_node::TreeNode;
 use datafusion::error::Result;
+use datafusion::logical_expr::Expr;
 
 use super::layout::PartitionColumn;
 
@@ -20,9 +23,12 @@ const COLUMNS: [&str; 3] = ["year", "month", "day"];
 /// The column that is made of the three.
 pub const DATE: &str = "date";
 
-/// Years that queries are tried on. One that takes the first or the last of them may go on beyond, and then the years
-/// that there are are looked up.
-const YEARS: std::ops::RangeInclusive<i32> = 1900..=2100;
+/// Years that queries are tried on. One that takes the first or the last of a range, or compares with what lies beyond
+/// them, may take others too, and then the years that there are are looked up.
+const YEARS: RangeInclusive<i32> = 1900..=2100;
+
+/// Years that may be meant where a number is that of a day or a month: tried too, so that other numbers tell.
+const SMALL_YEARS: RangeInclusive<i32> = -1..=32;
 
 const MONTHS: i32 = 12;
 const DAYS_MAX: i32 = 31;
@@ -45,7 +51,33 @@ struct Days {
     dates: Date32Array,
 }
 
-static ALL_DAYS: LazyLock<Days> = LazyLock::new(|| Days::of(YEARS.map(Some).chain([None]).collect()));
+static ALL_DAYS: LazyLock<Days> =
+    LazyLock::new(|| Days::of(SMALL_YEARS.chain(YEARS).map(Some).chain([None]).collect()));
+
+/// Whether a filter compares with nothing that lies beyond the years that queries are tried on.
+pub fn is_about_known_years(filter: &Expr) -> bool {
+    let is_known = |value: &ScalarValue| {
+        let is_in =
+            |years: &RangeInclusive<i32>, year: f64| f64::from(*years.start()) < year && year < f64::from(*years.end());
+        match value.data_type() {
+            _ if value.is_null() => true,
+            DataType::Boolean => true,
+            of if of.is_numeric() => match value.cast_to(&DataType::Float64) {
+                Ok(ScalarValue::Float64(Some(number))) => is_in(&SMALL_YEARS, number) || is_in(&YEARS, number),
+                _ => false,
+            },
+            DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => match value.cast_to(&DataType::Date32) {
+                Ok(ScalarValue::Date32(Some(day))) => {
+                    Date32Type::to_naive_date_opt(day).is_some_and(|date| is_in(&YEARS, f64::from(date.year())))
+                }
+                _ => false,
+            },
+            _ => false,
+        }
+    };
+    let is_beyond = |node: &Expr| Ok(matches!(node, Expr::Literal(value, _) if !is_known(value)));
+    filter.exists(is_beyond).is_ok_and(|is_beyond| !is_beyond)
+}
 
 impl Calendar {
     /// Where the first of these columns are one.
@@ -75,7 +107,8 @@ impl Calendar {
     pub fn spans(&self, decide: impl Fn(&RecordBatch) -> Result<BooleanArray>) -> Result<Option<Vec<Span>>> {
         let days = &*ALL_DAYS;
         let kept = decide(&self.batch(days)?)?;
-        let is_edge = |year: i32| year == *YEARS.start() || year == *YEARS.end();
+        let edges = [&SMALL_YEARS, &YEARS].map(|years| [*years.start(), *years.end()]).concat();
+        let is_edge = |year: i32| edges.contains(&year);
         let beyond = (0..kept.len())
             .any(|i| is_true(&kept, i) && !days.columns[0].is_null(i) && is_edge(days.columns[0].value(i)));
         Ok((!beyond).then(|| days.spans(&kept)))
@@ -195,7 +228,8 @@ impl Days {
 #[cfg(test)]
 mod tests {
     use datafusion::arrow::array::AsArray;
-    use datafusion::arrow::datatypes::{Date32Type, Int32Type};
+    use datafusion::arrow::datatypes::Int32Type;
+    use datafusion::prelude::{col, lit};
 
     use super::super::layout::Naming;
     use super::*;
@@ -204,7 +238,7 @@ mod tests {
         let column = |name: &&str| PartitionColumn {
             name: (*name).to_string(),
             data_type: DataType::Int32,
-            naming: Naming::of_new(name),
+            naming: Naming::of_new(name, &DataType::Int32),
         };
         Calendar::of(&COLUMNS.iter().map(column).collect::<Vec<_>>()).unwrap()
     }
@@ -231,6 +265,26 @@ mod tests {
         assert_eq!(years, [day(2018, 12, 31), vec![Some(2019)], vec![Some(2020)]]);
         assert_eq!(by_date((2019, 7, 30), None), None);
         assert_eq!(by_date((2019, 8, 2), Some((2019, 7, 30))), Some(vec![]));
+    }
+
+    /// Goal: what compares with years that are not tried is told.
+    #[test]
+    fn years_beyond_are_told() {
+        let date = |y, m, d| lit(ScalarValue::Date32(unix_day(y, m, d)));
+        let known = [
+            col("date").between(date(2019, 7, 28), date(2019, 8, 3)),
+            col("year").eq(lit(2019)).and(col("month").in_list(vec![lit(7), lit(8)], false)),
+            (col("month") % lit(2i64)).eq(lit(0i64)),
+        ];
+        let beyond = [
+            col("date").eq(date(9999, 12, 31)),
+            col("year").in_list(vec![lit(2019), lit(9999)], false),
+            col("year").lt(lit(1900)),
+            (col("year") * lit(100) + col("month")).eq(lit(185_003)),
+            col("year").eq(lit("2019")),
+        ];
+        assert_eq!(known.each_ref().map(is_about_known_years), [true; 3]);
+        assert_eq!(beyond.each_ref().map(is_about_known_years), [false; 5]);
     }
 
     /// Goal: NULL is found where it is asked for, and only there.

@@ -66,11 +66,8 @@ pub(super) async fn learn(state: &SessionState, cmd: &CreateExternalTable, locat
     let names = metadata.partition_columns();
     let column = |name: &String| {
         let data_type = schema.field_with_name(name)?.data_type().clone();
-        Ok(PartitionColumn {
-            name: name.clone(),
-            data_type,
-            naming: Naming { is_regular: false, ..Naming::of_new(name) },
-        })
+        let naming = Naming { is_regular: false, ..Naming::of_new(name, &data_type) };
+        Ok(PartitionColumn { name: name.clone(), data_type, naming })
     };
     let partition_columns = names.iter().map(column).collect::<Result<Vec<_>>>()?;
     let kept: Vec<usize> = (0..schema.fields().len()).filter(|&i| !names.contains(schema.field(i).name())).collect();

@@ -336,11 +336,9 @@ async fn learn(
         .zip(Naming::infer_all(&names, &found.directories))
         .map(|((name, directories), naming)| {
             let values = directories.iter().filter_map(|directory| value_text(name, directory));
-            PartitionColumn {
-                name: name.clone(),
-                data_type: declared_type(cmd, name).unwrap_or_else(|| infer_type(name, values)),
-                naming: Naming { is_regular: naming.is_regular && !is_irregular, ..naming },
-            }
+            let data_type = declared_type(cmd, name).unwrap_or_else(|| infer_type(name, values));
+            let naming = Naming { is_regular: naming.is_regular && !is_irregular, ..naming };
+            PartitionColumn { name: name.clone(), naming: naming.of_type(&data_type), data_type }
         })
         .collect();
     let newest = &found.files[found.files.len().saturating_sub(sample::FILES_MAX)..];

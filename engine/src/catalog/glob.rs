@@ -13,6 +13,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::{Path, PathPart};
 use object_store::{ListResult, ObjectMeta, ObjectStoreExt};
 
+use super::layout::is_hidden;
 use super::lister::Lister;
 use crate::user_err;
 
@@ -46,7 +47,7 @@ impl Segment {
         let Some(name) = path.filename() else { return false };
         match self {
             Self::Name(expected) => expected == name,
-            Self::Pattern(pattern) => !name.starts_with(['_', '.']) && pattern.matches(name),
+            Self::Pattern(pattern) => !is_hidden(name) && pattern.matches(name),
         }
     }
 }
@@ -179,7 +180,7 @@ async fn below(lister: &Lister<'_>, directories: Vec<Path>) -> Result<Vec<Object
         let listed = lister.files(&path).await?;
         let is_shown = |meta: &&ObjectMeta| {
             let mut parts = meta.location.prefix_match(&path).into_iter().flatten();
-            parts.all(|part| !part.as_ref().starts_with(['_', '.']))
+            parts.all(|part| !is_hidden(part.as_ref()))
         };
         Ok::<_, DataFusionError>(listed.objects.iter().filter(is_shown).cloned().collect::<Vec<_>>())
     });

@@ -29,10 +29,10 @@ use super::lister::{Lister, ListingCache};
 use super::listing::Listing;
 use super::sample::Sample;
 use super::store::CatalogStore;
-use crate::operators::{SkipIfBad, write_of};
+use crate::operators::{SkipBadFilesExec, write_of};
 
-/// Times that a directory is listed while others publish what they wrote.
-const LISTINGS_MAX: usize = 4;
+/// Times that a directory is listed while others publish what they wrote: what is remembered of it, and afresh.
+const LISTINGS_MAX: usize = 2;
 
 /// Where files of a table are, and how new ones are made.
 #[derive(Debug, Clone)]
@@ -222,10 +222,7 @@ impl TableProvider for LakeTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut files = self.files(session, filters).await?;
-        if self.skip_bad_files {
-            files = files.into_iter().map(|file| file.with_extension(SkipIfBad)).collect();
-        }
+        let files = self.files(session, filters).await?;
         if files.is_empty() {
             return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
         }
@@ -242,6 +239,12 @@ impl TableProvider for LakeTable {
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
             .build();
-        self.format.create_physical_plan(session, config).await
+        let scan = self.format.create_physical_plan(session, config).await?;
+        if !self.skip_bad_files {
+            return Ok(scan);
+        }
+        let options = session.config_options();
+        let split = scan.repartitioned(options.execution.target_partitions, options)?;
+        Ok(Arc::new(SkipBadFilesExec::new(split.unwrap_or(scan))))
     }
 }

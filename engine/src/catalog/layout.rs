@@ -48,16 +48,20 @@ const CALENDAR: [(&str, usize); 6] = [("year", 4), ("month", 2), ("week", 2), ("
 /// Characters of a value that Hive and Spark write as `%` and two digits; control characters too.
 const ESCAPED: &str = "\"#%'*/:=?\\{[]^\u{7f}";
 
+/// Whether files and directories of this name are no data (`_temporary`, `_SUCCESS`, `.staging`), as for Spark.
+pub fn is_hidden(name: &str) -> bool {
+    name.starts_with('.') || name.starts_with('_') && !name.contains('=') && name != HIVE_NULL
+}
+
 /// The text of a directory's value: after `NAME=` if it begins so, else the whole name. `None` for a directory
-/// that belongs to another column, and for those that are no data: hidden ones (`_temporary`, `.staging`) and the file
-/// system's own.
+/// that belongs to another column, and for those that are no data: [hidden](is_hidden) ones and the file system's own.
 pub fn value_text<'a>(column: &str, directory: &'a str) -> Option<&'a str> {
-    if directory.starts_with(['_', '.']) || directory == LOST_AND_FOUND {
+    if is_hidden(directory) || directory == LOST_AND_FOUND {
         return None;
     }
     match directory.split_once('=') {
         None => Some(directory),
-        Some((name, value)) => name.eq_ignore_ascii_case(column).then_some(value),
+        Some((name, value)) => percent_decoded(name).eq_ignore_ascii_case(column).then_some(value),
     }
 }
 
@@ -120,8 +124,14 @@ fn digit_counts<'a>(column: &'a str, directories: &'a [String]) -> impl Iterator
 
 impl Naming {
     /// That of a column without directories.
-    pub fn of_new(column: &str) -> Self {
-        Self { with_name: true, digits: calendar_digits(column).unwrap_or(0), is_regular: true }
+    pub fn of_new(column: &str, data_type: &DataType) -> Self {
+        let naming = Self { with_name: true, digits: calendar_digits(column).unwrap_or(0), is_regular: true };
+        naming.of_type(data_type)
+    }
+
+    /// The same of a column of this type: only numbers are padded, as '8' and '08' are two texts.
+    pub fn of_type(self, data_type: &DataType) -> Self {
+        Self { digits: if data_type.is_integer() { self.digits } else { 0 }, ..self }
     }
 
     /// Those of columns whose directories have these names, level by level: a zero in front tells how far the numbers of
@@ -163,8 +173,17 @@ impl Naming {
             }
             Some(text) => escaped(text),
         };
-        if self.with_name { format!("{}={text}", escaped(column)) } else { text }
+        shown(if self.with_name { format!("{}={text}", escaped(column)) } else { text })
     }
+}
+
+/// A name that is not taken for one that is no data: its first character is escaped where it would be.
+fn shown(name: String) -> String {
+    if !is_hidden(&name) && name != LOST_AND_FOUND {
+        return name;
+    }
+    let (first, rest) = name.split_at(1);
+    first.bytes().map(|byte| format!("%{byte:02X}")).chain([rest.to_string()]).collect()
 }
 
 fn escaped(text: &str) -> String {
@@ -186,8 +205,11 @@ mod tests {
     /// Goal: both layouts and both paddings give the same value; strangers are left alone.
     #[test]
     fn reads_both_layouts() {
-        let month =
-            PartitionColumn { name: "month".into(), data_type: DataType::Int32, naming: Naming::of_new("month") };
+        let month = PartitionColumn {
+            name: "month".into(),
+            data_type: DataType::Int32,
+            naming: Naming::of_new("month", &DataType::Int32),
+        };
         for directory in ["month=08", "month=8", "MONTH=8", "08", "8"] {
             let text = value_text("month", directory).unwrap();
             let value = parse_value(&month, text, &Path::from(directory)).unwrap();
@@ -227,14 +249,21 @@ mod tests {
         assert_eq!(august(infer(&["007"])), "008");
         assert_eq!(infer(&[]).directory("month", Some("12")), "month=12");
         assert_eq!(infer(&[]).directory("month", None), "month=__HIVE_DEFAULT_PARTITION__");
-        let naming = Naming::of_new("host");
-        let column = PartitionColumn { name: "host".into(), data_type: DataType::Utf8, naming };
-        for value in ["a b", "50%", "x/y=z", "é+&", "..", "007", "[1]"] {
-            let directory = naming.directory("host", Some(value));
+        assert_eq!(Naming::of_new("month", &DataType::Utf8).directory("month", Some("8")), "month=8");
+        let values = [None, Some("a b"), Some("50%"), Some("x/y=z"), Some("é+&"), Some(".."), Some("007"), Some("[1]")];
+        let values = values.into_iter().chain([Some("_x"), Some("lost+found"), Some("_a=b")]);
+        for ((name, with_name), value) in ["host", "_h", ".h", "a:b", "a=b"]
+            .into_iter()
+            .flat_map(|name| [(name, true), (name, false)])
+            .flat_map(|c| values.clone().map(move |value| (c, value)))
+        {
+            let naming = Naming { with_name, ..Naming::of_new(name, &DataType::Utf8) };
+            let column = PartitionColumn { name: name.into(), data_type: DataType::Utf8, naming };
+            let directory = naming.directory(name, value);
             assert!(!directory.contains('/'), "{directory}");
-            let text = value_text("host", &directory).unwrap();
+            let text = value_text(name, &directory).unwrap_or_else(|| panic!("{directory} is hidden"));
             let back = parse_value(&column, text, &Path::default()).unwrap();
-            assert_eq!(back, ScalarValue::Utf8(Some(value.to_string())), "{directory}");
+            assert_eq!(back, ScalarValue::Utf8(value.map(ToString::to_string)), "{directory}");
         }
     }
 }

@@ -22,10 +22,10 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 
-use super::calendar::{Calendar, Span, date_of};
+use super::calendar::{Calendar, Span, date_of, is_about_known_years};
 use super::glob::Glob;
 use super::lake_table::WriteTarget;
-use super::layout::{PartitionColumn, parse_value, value_text};
+use super::layout::{PartitionColumn, is_hidden, parse_value, value_text};
 use super::lister::Lister;
 use crate::user_err;
 
@@ -100,8 +100,8 @@ impl Listing<'_> {
         }
         let decide = |batch: &RecordBatch| self.decide(batch, &by_date);
         let spans = match calendar.spans(decide) {
-            Ok(Some(spans)) => spans,
-            Ok(None) => {
+            Ok(Some(spans)) if by_date.iter().all(is_about_known_years) => spans,
+            Ok(_) => {
                 let years = self.below(root.clone()).await?;
                 let years = years.iter().filter_map(|level| match level.values[0].cast_to(&DataType::Int32) {
                     Ok(ScalarValue::Int32(year)) => Some(year),
@@ -255,7 +255,7 @@ impl Listing<'_> {
         for meta in found {
             let parts = meta.location.prefix_match(&level.path).into_iter().flatten();
             let mut parts: Vec<String> = parts.map(|part| part.as_ref().to_string()).collect();
-            if parts.iter().any(|part| part.starts_with(['_', '.'])) || !is_data(self, meta) {
+            if parts.iter().any(|part| is_hidden(part)) || !is_data(self, meta) {
                 continue;
             }
             let n_missing = self.columns().len() - level.values.len();

@@ -34,6 +34,7 @@ mod sample;
 mod snapshot;
 mod store;
 
+pub(crate) use calendar::{Calendar, date_of};
 pub use comments::{COMMENT_BYTES_MAX, columns};
 pub use drift::merged;
 pub use entry::{ColumnEntry, Entry, PartitionEntry, TableEntry, ViewEntry, columns_of, schema_of};

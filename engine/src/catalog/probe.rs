@@ -9,7 +9,7 @@ use object_store::{ObjectMeta, ObjectStore};
 use url::Url;
 
 use super::glob::Glob;
-use super::layout::{is_number, value_text};
+use super::layout::{is_hidden, is_number, value_text};
 use super::lister::Lister;
 
 /// What creating a table needs to know of its directories: their names on one path down for each level, the newest last,
@@ -101,7 +101,7 @@ pub(super) async fn named_partitions(store: &dyn ObjectStore, url: &Url) -> Resu
         let below = store.list_with_delimiter(Some(&path)).await?.common_prefixes;
         let mut named = below.into_iter().filter_map(|path| {
             let (column, _) = path.filename()?.split_once('=')?;
-            let column = (!column.is_empty() && !column.starts_with(['_', '.'])).then(|| column.to_string())?;
+            let column = (!column.is_empty() && !column.starts_with('.')).then(|| column.to_string())?;
             Some((column, path))
         });
         let Some((column, next)) = named.next_back() else { break };
@@ -120,7 +120,7 @@ async fn files_below(store: &dyn ObjectStore, path: &Path, extension: &str) -> R
     let mut files: Vec<ObjectMeta> = store.list(Some(path)).try_collect().await?;
     let is_hidden = |meta: &ObjectMeta| {
         let mut parts = meta.location.prefix_match(path).into_iter().flatten();
-        parts.any(|part| part.as_ref().starts_with(['_', '.']))
+        parts.any(|part| is_hidden(part.as_ref()))
     };
     files.retain(|meta| meta.size > 0 && meta.location.as_ref().ends_with(extension) && !is_hidden(meta));
     files.sort_by(|a, b| a.location.cmp(&b.location));

@@ -1,6 +1,6 @@
 //! Every table, view and function at one moment: the content of one file of the catalog.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datafusion::error::Result;
@@ -27,6 +27,9 @@ const ENTRIES_MAX: usize = 20_000;
 /// Most functions of a catalog.
 const FUNCTIONS_MAX: usize = 2_000;
 
+/// Writes that began last, and are remembered: as many may begin while a reader lists a directory.
+const RECENT_MAX: usize = 256;
+
 /// Longest name of a table, view, schema or function, in bytes.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -47,6 +50,9 @@ pub struct Snapshot {
     /// hidden from readers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pending: BTreeMap<String, u64>,
+    /// Writes that are taken back: hidden until their files are gone.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    withdrawn: BTreeSet<String>,
     /// Writes whose files have taken the place of others, which are hidden from readers until they are gone.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     replacing: BTreeMap<String, Replacing>,
@@ -56,6 +62,12 @@ pub struct Snapshot {
     /// Counts writes that were ever pending.
     #[serde(default)]
     pub begun: u64,
+    /// The last of them, by their number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    recent: BTreeMap<u64, String>,
+    /// Tells this version from another of the same number and content.
+    #[serde(default)]
+    pub commit: String,
     /// SHA-256 of this snapshot with this field empty.
     checksum: String,
 }
@@ -101,9 +113,12 @@ impl Default for Snapshot {
             functions: BTreeMap::new(),
             comments: AllComments::new(),
             pending: BTreeMap::new(),
+            withdrawn: BTreeSet::new(),
             replacing: BTreeMap::new(),
             locks: BTreeMap::new(),
             begun: 0,
+            recent: BTreeMap::new(),
+            commit: String::new(),
             checksum: String::new(),
         }
     }
@@ -290,15 +305,41 @@ impl Snapshot {
     pub fn begin_write(&mut self, write: &str, now_unix_ms: u64) {
         self.begun += 1;
         self.pending.insert(write.to_string(), now_unix_ms);
+        self.recent.insert(self.begun, write.to_string());
+        while self.recent.len() > RECENT_MAX {
+            self.recent.pop_first();
+        }
     }
 
-    /// Shows the files of a write; whether they were hidden until now.
+    /// The writes that have begun after the first `begun`; `None` where so many are not remembered.
+    pub fn begun_after(&self, begun: u64) -> Option<BTreeSet<&str>> {
+        let recent: BTreeSet<&str> = self.recent.range(begun + 1..).map(|(_, write)| write.as_str()).collect();
+        (recent.len() as u64 == self.begun.saturating_sub(begun)).then_some(recent)
+    }
+
+    /// Shows the files of a write; whether they were to be shown until now.
     pub fn end_write(&mut self, write: &str) -> bool {
         self.pending.remove(write).is_some()
     }
 
-    pub fn is_pending(&self, write: &str) -> bool {
-        self.pending.contains_key(write)
+    /// From now on the write cannot be shown any more; its files stay hidden until they are [gone](Self::forget_write).
+    pub fn withdraw_write(&mut self, write: &str) {
+        if self.pending.remove(write).is_some() {
+            self.withdrawn.insert(write.to_string());
+        }
+    }
+
+    /// To be called when the files of a write that was withdrawn are gone.
+    pub fn forget_write(&mut self, write: &str) {
+        self.withdrawn.remove(write);
+    }
+
+    pub fn withdrawn(&self) -> &BTreeSet<String> {
+        &self.withdrawn
+    }
+
+    pub fn is_hidden(&self, write: &str) -> bool {
+        self.pending.contains_key(write) || self.withdrawn.contains(write)
     }
 
     /// Writes that are pending since before this time.
@@ -455,6 +496,34 @@ mod tests {
         snapshot.remove_function("b", false).unwrap();
         snapshot.remove_function("a", false).unwrap();
         assert!(snapshot.functions().is_empty());
+    }
+
+    /// Goal: a reader learns which writes began while it listed, or that they were too many to know.
+    #[test]
+    fn recent_writes_are_known() {
+        let mut snapshot = Snapshot::default();
+        for i in 0..2 * RECENT_MAX {
+            snapshot.begin_write(&format!("w{i}"), 0);
+            snapshot.end_write(&format!("w{i}"));
+        }
+        let begun = snapshot.begun;
+        assert_eq!(snapshot.begun_after(begun), Some(BTreeSet::new()));
+        assert_eq!(snapshot.begun_after(begun - 2), Some(BTreeSet::from(["w510", "w511"])));
+        assert_eq!(snapshot.begun_after(begun - RECENT_MAX as u64).map(|writes| writes.len()), Some(RECENT_MAX));
+        assert_eq!(snapshot.begun_after(begun - RECENT_MAX as u64 - 1), None);
+    }
+
+    /// Goal: a write that is taken back cannot be shown, and is hidden until it is forgotten.
+    #[test]
+    fn withdrawn_writes_stay_hidden() {
+        let mut snapshot = Snapshot::default();
+        snapshot.begin_write("w", 0);
+        snapshot.withdraw_write("w");
+        assert!(snapshot.is_hidden("w") && !snapshot.end_write("w") && snapshot.is_hidden("w"));
+        snapshot.forget_write("w");
+        assert!(!snapshot.is_hidden("w"));
+        snapshot.withdraw_write("w");
+        assert!(!snapshot.is_hidden("w"));
     }
 
     /// Goal: what is written is read again, and damage is told.

@@ -1,7 +1,7 @@
 //! The catalog in the warehouse: one file for each of its versions, created only if it is not there. So of two writers
 //! one wins, the other looks again, and nobody sees half a change.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use datafusion::error::Result;
 use object_store::ObjectMeta;
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
+use uuid::Uuid;
 
 use super::replaced::Replaced;
 use super::snapshot::Snapshot;
@@ -154,7 +155,8 @@ impl CatalogStore {
     /// Changes the catalog: `change` is applied to its newest version, again if another process was quicker.
     ///
     /// # Errors
-    /// Those of `change`, and of the warehouse.
+    /// Those of `change`, and of the warehouse. After one that is not [refused](crate::failure::is_refused) it is not known
+    /// whether the catalog was changed.
     pub async fn commit<T>(&self, change: impl Fn(&mut Snapshot) -> Result<T>) -> Result<T> {
         let _writing = self.writing.lock().await;
         for attempt in 0..COMMIT_ATTEMPTS_MAX {
@@ -172,6 +174,7 @@ impl CatalogStore {
                 return Ok(result);
             }
             after.version += 1;
+            after.commit = Uuid::new_v4().simple().to_string();
             if self.create(&after).await? {
                 self.forget(after.version);
                 self.learn(Arc::new(after), Instant::now());
@@ -182,8 +185,11 @@ impl CatalogStore {
     }
 
     /// Which of the files that a reader has listed below `directory` since `before` it must not see: those of writes that
-    /// were pending, and those in whose place others are. `None` when it has to list again, as a write may have begun and
-    /// ended meanwhile; not where this is the `last` time, then writes that cannot be told from such ones are hidden.
+    /// were pending or have begun meanwhile, and those in whose place others are. `None` when it has to list again, which
+    /// is also asked for where that is not needed but gives newer rows; not where this is the `last` time.
+    ///
+    /// # Errors
+    /// Those of the warehouse, and when more writes have begun meanwhile than are known.
     pub async fn hidden(
         &self,
         before: &Moment,
@@ -197,63 +203,71 @@ impl CatalogStore {
             listed.into_iter().filter(|write| !was_settled(write)).collect()
         };
         if unsettled.is_empty() && before.snapshot.begun == self.snapshot().begun {
-            let replaced = self.replaced(&before.snapshot, directory, &HashSet::new()).await?;
-            return Ok(Some(Hidden { writes: HashSet::new(), replaced }));
+            let is_hidden = |write: &str| before.snapshot.is_hidden(write);
+            if let Some(replaced) = self.replaced(&[&before.snapshot], directory, is_hidden).await? {
+                return Ok(Some(Hidden { writes: HashSet::new(), replaced }));
+            }
         }
         self.refresh(Duration::ZERO).await?;
         let after = self.snapshot();
         let before = &before.snapshot;
-        let is_steady = before.begun == after.begun;
-        if !is_steady && !is_last {
+        if before.begun != after.begun && !is_last {
             return Ok(None);
         }
-        let is_hidden = |write: &&str| !is_steady || before.is_pending(write) || after.is_pending(write);
-        let (hidden, over): (Vec<&str>, Vec<&str>) = unsettled.into_iter().partition(is_hidden);
+        let Some(meanwhile) = after.begun_after(before.begun) else {
+            return user_err!(
+                "so many writes have begun while {directory} was listed that it is not known which are whole; try again"
+            );
+        };
+        let is_hidden = |write: &str| meanwhile.contains(write) || before.is_hidden(write) || after.is_hidden(write);
+        let (hidden, over): (Vec<&str>, Vec<&str>) = unsettled.into_iter().partition(|write| is_hidden(write));
         {
             let mut settled = self.settled.lock();
             over.into_iter().for_each(|write| settled.add(write));
         }
         let writes: HashSet<String> = hidden.into_iter().map(String::from).collect();
-        // What replaces files that a reader sees it does not see itself.
-        let snapshot = if is_steady { &after } else { before };
-        let replaced = self.replaced(snapshot, directory, &writes).await?;
-        Ok(Some(Hidden { writes, replaced }))
+        match self.replaced(&[before, &after], directory, is_hidden).await? {
+            Some(replaced) => Ok(Some(Hidden { writes, replaced })),
+            None if is_last => user_err!("files of {directory} were removed while it was listed; try again"),
+            None => Ok(None),
+        }
     }
 
-    /// The files below a directory in whose place those of writes are, but for the writes that are `hidden`.
+    /// The files below a directory in whose place those of writes are, but for the writes that are hidden: of those a
+    /// reader sees what they replace. `None` where some are gone by now, which it may have listed.
     async fn replaced(
         &self,
-        snapshot: &Snapshot,
+        snapshots: &[&Snapshot],
         directory: &str,
-        hidden: &HashSet<String>,
-    ) -> Result<Vec<Arc<Replaced>>> {
-        let mut all = vec![];
-        for (write, replacing) in snapshot.replacing() {
+        is_hidden: impl Fn(&str) -> bool,
+    ) -> Result<Option<Vec<Arc<Replaced>>>> {
+        let mut all: BTreeMap<&str, Arc<Replaced>> = BTreeMap::new();
+        for (write, replacing) in snapshots.iter().flat_map(|snapshot| snapshot.replacing()) {
             let is_here = replacing.directory.starts_with(directory) || directory.starts_with(&replacing.directory);
-            if is_here && !hidden.contains(write) {
-                all.push(self.replaced_by(write).await?);
+            if is_here && !is_hidden(write) && !all.contains_key(write.as_str()) {
+                let Some(replaced) = self.replaced_by(write).await? else { return Ok(None) };
+                all.insert(write, replaced);
             }
         }
-        Ok(all)
+        Ok(Some(all.into_values().collect()))
     }
 
-    async fn replaced_by(&self, write: &str) -> Result<Arc<Replaced>> {
+    /// What a write has replaced; `None` where that is gone.
+    async fn replaced_by(&self, write: &str) -> Result<Option<Arc<Replaced>>> {
         if let Some(known) = self.replaced.lock().get(write) {
-            return Ok(Arc::clone(known));
+            return Ok(Some(Arc::clone(known)));
         }
-        let read = match self.writes.get(&Replaced::name(write)).await {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(external)?,
-            // They are gone by now.
-            Err(error) if is_not_found(&error) => Replaced::default(),
+        let read: Arc<Replaced> = match self.writes.get(&Replaced::name(write)).await {
+            Ok(bytes) => Arc::new(serde_json::from_slice(&bytes).map_err(external)?),
+            Err(error) if is_not_found(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let read = Arc::new(read);
         let mut known = self.replaced.lock();
         if known.len() >= REPLACED_MAX {
             known.clear();
         }
         known.insert(write.to_string(), Arc::clone(&read));
-        Ok(read)
+        Ok(Some(read))
     }
 
     /// To be called when a write of this process is over.
@@ -266,7 +280,8 @@ impl CatalogStore {
     /// Writes a version; `false` where another process has written one of that number.
     async fn create(&self, snapshot: &Snapshot) -> Result<bool> {
         let name = file_name(snapshot.version);
-        if !self.versions.create(&name, Bytes::from(snapshot.encode()?)).await? {
+        let bytes = Bytes::from(snapshot.encode()?);
+        if !self.versions.create(&name, bytes).await? {
             return Ok(false);
         }
         // Of a number that is long past the file is gone, and so it can be created again.
@@ -330,6 +345,45 @@ mod tests {
     use super::*;
     use crate::settings::Settings;
     use crate::storage::ObjectStores;
+
+    /// Goal: a reader that lists while others write sees what was there before it began, all of it, and nothing else.
+    #[tokio::test]
+    async fn readers_see_what_was_there_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = Url::from_directory_path(folder.path()).unwrap();
+        let warehouse = Directory::open(&ObjectStores::new(Settings::default()), &url).unwrap();
+        let store = CatalogStore::open(&warehouse).await.unwrap();
+        let other = CatalogStore::open(&warehouse).await.unwrap();
+        let begin = async |write: &str| {
+            let begin = |snapshot: &mut Snapshot| {
+                snapshot.begin_write(write, 0);
+                Ok(())
+            };
+            other.commit(begin).await.unwrap();
+        };
+        let end = async |write: &str| other.commit(|snapshot| Ok(snapshot.end_write(write))).await.unwrap();
+        let hidden = async |before: &Moment, is_last: bool| {
+            let listed = HashSet::from(["old", "pending", "quick", "slow"]);
+            let hidden = store.hidden(before, "file:///t/", listed, is_last).await.unwrap();
+            hidden.map(|hidden| {
+                let mut writes: Vec<String> = hidden.writes.into_iter().collect();
+                writes.sort_unstable();
+                writes
+            })
+        };
+        begin("old").await;
+        end("old").await;
+        begin("pending").await;
+        store.refresh(Duration::ZERO).await.unwrap();
+        let before = store.now();
+        begin("quick").await;
+        end("quick").await;
+        end("pending").await;
+        begin("slow").await;
+        assert_eq!(hidden(&before, false).await, None, "it lists again");
+        assert_eq!(hidden(&before, true).await.unwrap(), ["pending", "quick", "slow"]);
+        assert_eq!(hidden(&store.now(), true).await.unwrap(), ["slow"]);
+    }
 
     /// Goal: writers of several processes lose none of each other's tables. Method: stores that share nothing but the
     /// directory, each adding and removing at once.

@@ -35,8 +35,8 @@ pub use partial_wire::{
     decode_centroids, decode_distances, decode_drawn, decode_far_points, decode_moments, decode_partial,
     decode_weights, encode_centroids, encode_drift,
 };
+pub(crate) use skip_bad_files::is_of_file;
 pub use skip_bad_files::{FILES_SKIPPED, SkipBadFilesExec};
-pub(crate) use skip_bad_files::{SkipIfBad, is_of_file};
 pub use write::{WriteExec, WriteSpec, write_of, written};
 
 /// What travels of our nodes: everything but the input.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::error::ArrowError;
-use datafusion::common::internal_err;
+use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Statistics, internal_err};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder};
 use datafusion::datasource::source::DataSourceExec;
@@ -15,7 +16,9 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::parquet::errors::ParquetError;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::filter_pushdown::{FilterDescription, FilterPushdownPhase};
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
+use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::StreamExt;
@@ -23,16 +26,16 @@ use futures::StreamExt;
 /// The metric that counts them.
 pub const FILES_SKIPPED: &str = "files_skipped";
 
-/// Marks the files of a table that says so.
-#[derive(Debug, Clone, Copy)]
-pub struct SkipIfBad;
+/// How DataFusion begins what a store says.
+const STORE_ERROR: &str = "Object Store error: ";
 
 /// Whether an error says that a file is not what it should be, and not that it could not be had.
 pub fn is_of_file(error: &DataFusionError) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     let mut is_format = false;
     while let Some(error) = cause {
-        if error.is::<object_store::Error>() {
+        // The text of the store's error is all that is left of it where a footer could not be had.
+        if error.is::<object_store::Error>() || error.is::<ParquetError>() && error.to_string().contains(STORE_ERROR) {
             return false;
         }
         is_format |= error.is::<ParquetError>()
@@ -45,6 +48,8 @@ pub fn is_of_file(error: &DataFusionError) -> bool {
 }
 
 /// See the module's documentation. Its input is the scan. What was read of a file before it failed is kept.
+///
+/// Expressions stay above it: an error of theirs says nothing of a file.
 #[derive(Debug)]
 pub struct SkipBadFilesExec {
     scan: Arc<dyn ExecutionPlan>,
@@ -54,12 +59,6 @@ pub struct SkipBadFilesExec {
 impl SkipBadFilesExec {
     pub fn new(scan: Arc<dyn ExecutionPlan>) -> Self {
         Self { scan, metrics: ExecutionPlanMetricsSet::new() }
-    }
-
-    /// Around a scan of files that are marked; `None` for other nodes.
-    pub fn around(scan: &Arc<dyn ExecutionPlan>) -> Option<Self> {
-        let mut files = file_scan(scan)?.file_groups.iter().flat_map(FileGroup::iter);
-        files.any(|file| file.extension::<SkipIfBad>().is_some()).then(|| Self::new(Arc::clone(scan)))
     }
 
     /// Whether files may be left out anywhere in a plan.
@@ -104,6 +103,32 @@ impl ExecutionPlan for SkipBadFilesExec {
 
     fn maintains_input_order(&self) -> Vec<bool> {
         vec![true]
+    }
+
+    /// The scan must stay right below.
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
+        vec![ChildStats::At(partition)]
+    }
+
+    fn statistics_from_inputs(&self, inputs: &[Arc<Statistics>], _args: &StatisticsArgs) -> Result<Arc<Statistics>> {
+        Ok(Arc::new(inputs[0].as_ref().clone().to_inexact()))
+    }
+
+    /// Filters help the scan to leave out what they leave out anyhow; where it would decide by them, they stay above.
+    fn gather_filters_for_pushdown(
+        &self,
+        _phase: FilterPushdownPhase,
+        filters: Vec<Arc<dyn PhysicalExpr>>,
+        config: &ConfigOptions,
+    ) -> Result<FilterDescription> {
+        if config.execution.parquet.pushdown_filters {
+            return Ok(FilterDescription::all_unsupported(&filters, &self.children()));
+        }
+        FilterDescription::from_children(filters, &self.children())
     }
 
     fn apply_expressions(
@@ -196,5 +221,32 @@ impl Reader {
             None => Ok(Transformed::no(node)),
         });
         scan.data()?.execute(0, Arc::clone(&self.context))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a store that fails is no file that is bad, also where only the text of its error is left.
+    #[test]
+    fn stores_are_told_from_files() {
+        let store = || object_store::Error::NotFound { path: "a".into(), source: "gone".into() };
+        let footer = |error: DataFusionError| {
+            let text = format!("Failed to fetch metadata for file a: {error}");
+            DataFusionError::from(ParquetError::General(text))
+        };
+        let parquet = || DataFusionError::from(ParquetError::General("Invalid Parquet file. Corrupt footer".into()));
+        for (error, expected) in [
+            (DataFusionError::from(store()), false),
+            (DataFusionError::from(ParquetError::External(Box::new(store()))), false),
+            (footer(store().into()), false),
+            (footer(parquet()), true),
+            (parquet(), true),
+            (DataFusionError::from(ArrowError::CsvError("no number".into())), true),
+            (DataFusionError::Execution("something else".into()), false),
+        ] {
+            assert_eq!(is_of_file(&error), expected, "{error}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArra
 use datafusion::arrow::compute::{cast, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use datafusion::arrow::row::{RowConverter, SortField};
+use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -24,11 +25,11 @@ use uuid::Uuid;
 use uuid::fmt::Simple;
 
 use super::at_end::{one_batch, properties_over};
-use crate::catalog::Naming;
+use crate::catalog::{Calendar, Naming, PartitionColumn, date_of};
 use crate::coordinator::ExecutorServices;
 use crate::encoder::Encoder;
-use crate::external;
 use crate::staging::{Staged, StagingFile};
+use crate::{external, user_err};
 
 /// Files that a task has open at once; where rows are for more directories, the one that waits longest is ended.
 const OPEN_FILES_MAX: usize = 256;
@@ -172,6 +173,8 @@ struct Splitter {
     file_columns: Vec<usize>,
     file_schema: SchemaRef,
     converter: Option<RowConverter>,
+    /// Whether the first three partition columns are year, month and day.
+    is_calendar: bool,
 }
 
 impl Splitter {
@@ -189,7 +192,12 @@ impl Splitter {
             true => None,
             false => Some(RowConverter::new(sort_fields.collect())?),
         };
-        Ok(Self { partition_columns, file_columns, file_schema, converter })
+        let columns = spec.partition_columns.iter().map(|(name, naming)| {
+            let data_type = schema.field_with_name(name)?.data_type().clone();
+            Ok(PartitionColumn { name: name.clone(), data_type, naming: *naming })
+        });
+        let is_calendar = Calendar::of(&columns.collect::<Result<Vec<_>>>()?).is_some();
+        Ok(Self { partition_columns, file_columns, file_schema, converter, is_calendar })
     }
 
     /// The directories below the table's, and the rows for each without the partition columns.
@@ -213,6 +221,7 @@ impl Splitter {
         groups
             .into_iter()
             .map(|group| {
+                self.check_day(&texts, group[0] as usize)?;
                 let directory = self.directory(&texts, group[0] as usize);
                 let rows = if group.len() == batch.num_rows() {
                     rows.clone()
@@ -222,6 +231,23 @@ impl Splitter {
                 Ok((directory, rows))
             })
             .collect()
+    }
+
+    /// # Errors
+    /// When the directories are those of a calendar and the row is of no day: its table could not be read any more.
+    fn check_day(&self, texts: &[ArrayRef], row: usize) -> Result<()> {
+        let Some(columns) = texts.get(..3).filter(|_| self.is_calendar) else { return Ok(()) };
+        let values: Vec<ScalarValue> =
+            columns.iter().map(|texts| ScalarValue::try_from_array(texts, row)).collect::<Result<_>>()?;
+        if values.iter().any(ScalarValue::is_null) || !date_of(&values).is_null() {
+            return Ok(());
+        }
+        user_err!(
+            "a row with year {}, month {} and day {} is of no day of the calendar; correct it, or leave it out",
+            values[0],
+            values[1],
+            values[2]
+        )
     }
 
     fn directory(&self, texts: &[ArrayRef], row: usize) -> Vec<String> {

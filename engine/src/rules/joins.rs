@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::compute::SortOptions;
+use datafusion::arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{JoinSide, JoinType};
@@ -15,8 +16,10 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::joins::utils::JoinFilter;
-use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode, SortMergeJoinExec};
+use datafusion::physical_plan::joins::{HashJoinExec, HashJoinExecBuilder, PartitionMode, SortMergeJoinExec};
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
+
+type Key = Arc<dyn PhysicalExpr>;
 
 /// Bytes of a partition of the side that is hashed.
 const HASHED_BYTES_MAX: usize = 64 << 20;
@@ -38,8 +41,12 @@ impl PhysicalOptimizerRule for Joins {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         let partitions = config.execution.target_partitions.max(1);
         plan.transform_up(|node| {
-            let chosen = node.downcast_ref::<HashJoinExec>().map(|join| chosen(join, partitions));
-            Ok(match chosen.transpose()?.flatten() {
+            let chosen = match (node.downcast_ref::<HashJoinExec>(), node.downcast_ref::<SortMergeJoinExec>()) {
+                (Some(join), _) => chosen(join, partitions)?,
+                (_, Some(join)) if !may_be_sorted(join.join_type(), join.on(), join.left())? => Some(hashed(join)?),
+                _ => None,
+            };
+            Ok(match chosen {
                 Some(join) => Transformed::yes(join),
                 None => Transformed::no(node),
             })
@@ -77,7 +84,9 @@ fn chosen(join: &HashJoinExec, partitions: usize) -> Result<Option<Arc<dyn Execu
             true => Ok(Some(join.builder().with_partition_mode(PartitionMode::Partitioned).build_exec()?)),
             false => Ok(None),
         },
-        _ => sorted(join).map(Some),
+        _ if may_be_sorted(*join.join_type(), join.on(), join.left())? => sorted(join).map(Some),
+        _ if is_collected => Ok(Some(join.builder().with_partition_mode(PartitionMode::Partitioned).build_exec()?)),
+        _ => Ok(None),
     }
 }
 
@@ -98,6 +107,35 @@ fn bytes(side: &dyn ExecutionPlan) -> Result<Option<usize>> {
 fn may_be_collected(join_type: JoinType) -> bool {
     use JoinType::{Inner, Right, RightAnti, RightMark, RightSemi};
     matches!(join_type, Inner | Right | RightSemi | RightAnti | RightMark)
+}
+
+/// Whether a sort-merge join can compare such keys. Where it gives rows of one side only, it fails for some types, and
+/// panics when it meets NaN.
+fn may_be_sorted(join_type: JoinType, on: &[(Key, Key)], left: &Arc<dyn ExecutionPlan>) -> Result<bool> {
+    use JoinType::{Full, Inner, Left, Right};
+    if matches!(join_type, Inner | Left | Right | Full) {
+        return Ok(true);
+    }
+    for (key, _) in on {
+        let is_compared = match key.data_type(&left.schema())? {
+            DataType::Null | DataType::Boolean | DataType::Decimal128(..) | DataType::Timestamp(_, None) => true,
+            DataType::Date32 | DataType::Date64 | DataType::FixedSizeBinary(_) => true,
+            of => of.is_integer() || of.is_string() || of.is_binary(),
+        };
+        if !is_compared {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn hashed(join: &SortMergeJoinExec) -> Result<Arc<dyn ExecutionPlan>> {
+    let (left, right) = (Arc::clone(join.left()), Arc::clone(join.right()));
+    HashJoinExecBuilder::new(left, right, join.on().to_vec(), join.join_type())
+        .with_filter(join.filter().clone())
+        .with_partition_mode(PartitionMode::Partitioned)
+        .with_null_equality(join.null_equality())
+        .build_exec()
 }
 
 fn sorted(join: &HashJoinExec) -> Result<Arc<dyn ExecutionPlan>> {
@@ -136,12 +174,36 @@ fn left_first(filter: &JoinFilter) -> Result<JoinFilter> {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::arrow::datatypes::{Field, Schema, TimeUnit};
+    use datafusion::common::NullEquality;
     use datafusion::logical_expr::Operator;
-    use datafusion::physical_expr::expressions::binary;
+    use datafusion::physical_expr::expressions::{binary, col};
+    use datafusion::physical_plan::empty::EmptyExec;
     use datafusion::physical_plan::joins::utils::ColumnIndex;
 
     use super::*;
+
+    /// Goal: keys that a sort-merge join cannot compare are hashed, whatever was planned.
+    #[test]
+    fn what_cannot_be_sorted_is_hashed() {
+        let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        for (of, join_type, is_sorted) in [
+            (DataType::Int64, JoinType::LeftSemi, true),
+            (DataType::Utf8View, JoinType::RightAnti, true),
+            (DataType::Float64, JoinType::LeftSemi, false),
+            (utc.clone(), JoinType::LeftAnti, false),
+            (utc, JoinType::Inner, true),
+        ] {
+            let schema = Arc::new(Schema::new(vec![Field::new("k", of.clone(), true)]));
+            let side = || Arc::new(EmptyExec::new(Arc::clone(&schema))) as Arc<dyn ExecutionPlan>;
+            let on = vec![(col("k", &schema).unwrap(), col("k", &schema).unwrap())];
+            let options = vec![SortOptions::default()];
+            let equality = NullEquality::NullEqualsNothing;
+            let join = SortMergeJoinExec::try_new(side(), side(), on, None, join_type, options, equality).unwrap();
+            let plan = Joins.optimize(Arc::new(join), &ConfigOptions::default()).unwrap();
+            assert_eq!(plan.is::<SortMergeJoinExec>(), is_sorted, "{of} {join_type}");
+        }
+    }
 
     /// Goal: a filter means the same when its columns are put in order. Method: one whose left column is between those of
     /// the right.

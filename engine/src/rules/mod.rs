@@ -1,7 +1,7 @@
 //! What is changed in physical plans, so that they run on Ballista, and well.
 
+mod compressed_scans;
 mod joins;
-mod marked_scans;
 mod shuffle_keys;
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(crate) fn rules() -> Vec<Rule> {
     let after = rules.iter().position(|rule| rule.name() == CHOOSES_SIDES).map_or(rules.len(), |i| i + 1);
     rules.insert(after, Arc::new(joins::Joins));
     rules.push(Arc::new(shuffle_keys::ShuffleKeys));
-    rules.push(Arc::new(marked_scans::MarkedScans));
+    rules.push(Arc::new(compressed_scans::CompressedScans));
     rules
 }
 

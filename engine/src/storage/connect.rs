@@ -28,7 +28,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(3);
 
 const CONNECT_SECONDS_MAX: u64 = 5;
 
-/// A store that does not send a byte for longer is down.
+/// The time of an answer, its body included. What is read for longer is [asked for again](super::resumed) from there.
 const ANSWER_SECONDS_MAX: u64 = 30;
 
 fn retry_seconds(settings: Option<&StoreSettings>) -> u64 {

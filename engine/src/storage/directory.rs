@@ -75,13 +75,25 @@ impl Directory {
         Ok(())
     }
 
-    /// Writes `name` unless it exists; `false` when it does. The one way in which anything is committed.
+    /// Writes `name` unless it exists; `false` when it does. The one way in which anything is committed: so the bytes must
+    /// be like no others, by a name or number that nobody else writes.
+    ///
+    /// # Errors
+    /// Those of the store: then it may have been written.
     pub async fn create(&self, name: &str, bytes: Bytes) -> Result<bool> {
         let options = PutOptions::from(PutMode::Create);
-        match self.store.put_opts(&self.path_of(name)?, PutPayload::from_bytes(bytes), options).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
-            Err(e) => Err(e.into()),
+        let put = self.store.put_opts(&self.path_of(name)?, PutPayload::from_bytes(bytes.clone()), options).await;
+        let error = match put {
+            Ok(_) => return Ok(true),
+            Err(error) => error,
+        };
+        // A store whose answer was lost is asked again, and then says that it is there, or that it fails.
+        match self.get(name).await {
+            Ok(found) => Ok(found == bytes),
+            Err(missing) if is_not_found(&missing) && matches!(error, object_store::Error::AlreadyExists { .. }) => {
+                Ok(false)
+            }
+            Err(_) => Err(error.into()),
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod connect;
 mod directory;
+mod resumed;
 mod told;
 
 use std::collections::HashMap;

@@ -1,21 +1,21 @@
 //! Errors of remote stores, as a user can act on them.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartId, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    CopyOptions, Error, GetOptions, GetRange, GetResult, ListResult, MultipartId, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 
-/// A store that says what its errors mean.
+use super::resumed::resumed;
+
+/// A store that says what its errors mean, and goes on reading where an answer breaks.
 #[derive(Debug, Clone)]
 pub(super) struct Told {
     inner: Arc<dyn ObjectStore>,
@@ -142,11 +142,14 @@ impl ObjectStore for Told {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(location, options).await.map_err(|e| self.tell(e))
-    }
-
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.inner.get_ranges(location, ranges).await.map_err(|e| self.tell(e))
+        let first = self.inner.get_opts(location, options.clone()).await.map_err(|e| self.tell(e))?;
+        let (told, location) = (self.clone(), location.clone());
+        let again = move |range| {
+            let (told, location) = (told.clone(), location.clone());
+            let options = GetOptions { range: Some(GetRange::Bounded(range)), ..options.clone() };
+            async move { told.inner.get_opts(&location, options).await.map_err(|e| told.tell(e)) }.boxed()
+        };
+        Ok(resumed(first, again))
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {

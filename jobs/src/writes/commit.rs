@@ -9,11 +9,12 @@
 //! hides them. A task that is tried again stages other files, and only those are published that the job speaks of.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use covey_engine::catalog::{Catalog, Replaced, Snapshot, WRITES, WriteTarget};
-use covey_engine::failure::is_out_of_memory;
+use covey_engine::failure::{is_out_of_memory, is_refused};
 use covey_engine::operators::{WriteExec, WriteSpec, written};
 use covey_engine::staging::Staged;
 pub use covey_engine::staging::sweep;
@@ -29,7 +30,8 @@ use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Partitioning};
 use datafusion::prelude::SessionContext;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use url::Url;
 use uuid::Uuid;
 
@@ -138,9 +140,6 @@ impl Writer<'_> {
         let committed = tokio::spawn(async move {
             let rows = staged.rows;
             let result = commit(&catalog, &stores, &warehouse, &staged).await;
-            if result.is_err() {
-                discard(&stores, &staged.files).await;
-            }
             let swept = sweep(&stores, &staged.directory, &staged.write).await;
             if let Err(error) = swept {
                 tracing::warn!(target: "covey", directory = %staged.directory, %error, "files of tasks that failed are left");
@@ -176,35 +175,86 @@ fn distributed(plan: Arc<dyn ExecutionPlan>, spec: &WriteSpec) -> Result<Arc<dyn
 async fn commit(catalog: &Catalog, stores: &ObjectStores, warehouse: &Directory, staged: &StagedRows) -> Result<()> {
     // One file is whole by itself.
     if staged.files.len() < 2 && staged.replaced.is_none() {
-        publish(stores, &staged.files).await?;
+        if let Err(error) = publish(stores, &staged.files).await {
+            told_of_files_left(discard(stores, &staged.files).await);
+            return Err(error);
+        }
         catalog.settle(&staged.write);
         return Ok(());
     }
     let log = warehouse.child(WRITES)?;
-    let manifest = format!("{}.json", staged.write);
+    if let Err(error) = begin(catalog, &log, staged).await {
+        told_of_files_left(discard(stores, &staged.files).await);
+        return Err(error);
+    }
+    if let Err(error) = publish(stores, &staged.files).await {
+        told_of_files_left(take_back(catalog, &log, stores, &staged.write, &staged.files).await);
+        return Err(error);
+    }
+    match catalog.commit(|snapshot| show(snapshot, staged)).await {
+        Ok(()) => {}
+        Err(error) if is_refused(&error) => {
+            told_of_files_left(take_back(catalog, &log, stores, &staged.write, &staged.files).await);
+            return Err(error);
+        }
+        Err(error) => {
+            return Err(
+                error.context("it is not known whether the rows are there: look before you run the statement again")
+            );
+        }
+    }
+    catalog.settle(&staged.write);
+    let _ = log.delete(&manifest(&staged.write)).await;
+    Ok(())
+}
+
+/// The name of the list of a write's files in the log of writes.
+fn manifest(write: &str) -> String {
+    format!("{write}.json")
+}
+
+/// Hides a write until it is shown, and notes what it is about to publish.
+async fn begin(catalog: &Catalog, log: &Directory, staged: &StagedRows) -> Result<()> {
     if let Some(replaced) = &staged.replaced {
         let list = serde_json::to_vec(&replaced.files).map_err(external)?;
         log.put(&Replaced::name(&staged.write), Bytes::from(list)).await?;
     }
-    log.put(&manifest, Bytes::from(serde_json::to_vec(&staged.files).map_err(external)?)).await?;
-    let write = staged.write.as_str();
+    let files = serde_json::to_vec(&staged.files).map_err(external)?;
+    log.put(&manifest(&staged.write), Bytes::from(files)).await?;
     let begin = |snapshot: &mut Snapshot| {
-        snapshot.begin_write(write, unix_ms());
+        snapshot.begin_write(&staged.write, unix_ms());
         Ok(())
     };
-    catalog.commit(begin).await?;
-    let mut result = publish(stores, &staged.files).await;
-    if result.is_ok() {
-        result = catalog.commit(|snapshot| show(snapshot, staged)).await;
+    catalog.commit(begin).await
+}
+
+/// Takes a write back that was not shown: nobody can show it any more, and it is hidden until all of its files are gone.
+async fn take_back(
+    catalog: &Catalog,
+    log: &Directory,
+    stores: &ObjectStores,
+    write: &str,
+    files: &[Staged],
+) -> Result<()> {
+    let withdraw = |snapshot: &mut Snapshot| {
+        snapshot.withdraw_write(write);
+        Ok(())
+    };
+    catalog.commit(withdraw).await?;
+    discard(stores, files).await?;
+    let forget = |snapshot: &mut Snapshot| {
+        snapshot.forget_write(write);
+        Ok(())
+    };
+    catalog.commit(forget).await?;
+    log.delete(&manifest(write)).await?;
+    log.delete(&Replaced::name(write)).await
+}
+
+fn told_of_files_left(result: Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!(target: "covey", %error, "files of a write that failed are left, unseen");
     }
-    if result.is_err() {
-        discard(stores, &staged.files).await;
-        catalog.commit(|snapshot| Ok(snapshot.end_write(write))).await?;
-        let _ = log.delete(&Replaced::name(write)).await;
-    }
-    catalog.settle(write);
-    let _ = log.delete(&manifest).await;
-    result
 }
 
 /// Makes a write seen, and what it replaces unseen.
@@ -222,43 +272,54 @@ fn show(snapshot: &mut Snapshot, staged: &StagedRows) -> Result<()> {
     Ok(())
 }
 
-/// Makes files visible, in any order.
+/// Makes files visible, in any order. None is being published any more when this ends.
 ///
 /// # Errors
 /// Those of the store; some files may be visible then.
 pub async fn publish(stores: &ObjectStores, files: &[Staged]) -> Result<()> {
-    let published = files.iter().map(|file| file.publish(stores).boxed());
-    futures::stream::iter(published.collect::<Vec<_>>()).buffer_unordered(PUBLISHED_CONCURRENT).try_collect().await
+    let has_failed = AtomicBool::new(false);
+    let published = files.iter().map(|file| {
+        let has_failed = &has_failed;
+        async move {
+            if has_failed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            file.publish(stores).await.inspect_err(|_| has_failed.store(true, Ordering::Relaxed))
+        }
+        .boxed()
+    });
+    all_of(published.collect()).await
 }
 
-/// Removes files, as far as that is possible.
-pub async fn discard(stores: &ObjectStores, files: &[Staged]) {
-    let discarded = files.iter().map(|file| file.discard(stores).boxed());
-    let mut discarded = futures::stream::iter(discarded.collect::<Vec<_>>()).buffer_unordered(PUBLISHED_CONCURRENT);
-    while let Some(result) = discarded.next().await {
-        if let Err(error) = result {
-            tracing::warn!(target: "covey", %error, "a file that was taken back is left in the store");
-        }
-    }
+/// Removes files, all that can be.
+///
+/// # Errors
+/// Those of the store: then some may be left.
+pub async fn discard(stores: &ObjectStores, files: &[Staged]) -> Result<()> {
+    all_of(files.iter().map(|file| file.discard(stores).boxed()).collect()).await
+}
+
+/// Does them all, also when one fails.
+async fn all_of(steps: Vec<BoxFuture<'_, Result<()>>>) -> Result<()> {
+    let done: Vec<Result<()>> = futures::stream::iter(steps).buffer_unordered(PUBLISHED_CONCURRENT).collect().await;
+    done.into_iter().collect()
 }
 
 /// Takes back the writes of schedulers that died while they published them.
 ///
 /// # Errors
-/// Those of the warehouse.
+/// Those of the warehouse and of the stores.
 pub async fn take_back_old_writes(catalog: &Catalog, warehouse: &Directory, stores: &ObjectStores) -> Result<()> {
     let log = warehouse.child(WRITES)?;
     let before = unix_ms().saturating_sub(PENDING_MAX.as_millis() as u64);
-    for write in catalog.snapshot().pending_since_before(before) {
-        let manifest = format!("{write}.json");
-        match log.get(&manifest).await {
-            Ok(bytes) => discard(stores, &serde_json::from_slice::<Vec<Staged>>(&bytes).map_err(external)?).await,
-            Err(error) if is_not_found(&error) => {}
+    let snapshot = catalog.snapshot();
+    for write in snapshot.pending_since_before(before).iter().chain(snapshot.withdrawn()) {
+        let files: Vec<Staged> = match log.get(&manifest(write)).await {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(external)?,
+            Err(error) if is_not_found(&error) => vec![],
             Err(error) => return Err(error),
-        }
-        catalog.commit(|snapshot| Ok(snapshot.end_write(&write))).await?;
-        log.delete(&manifest).await?;
-        log.delete(&Replaced::name(&write)).await?;
+        };
+        take_back(catalog, &log, stores, write, &files).await?;
         tracing::warn!(target: "covey", write, "a write that was not published to its end was taken back");
     }
     Ok(())

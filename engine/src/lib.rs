@@ -14,6 +14,7 @@ pub mod models;
 pub mod operators;
 pub mod recent;
 mod rules;
+mod series;
 pub mod session;
 pub mod settings;
 pub mod signals;

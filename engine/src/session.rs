@@ -20,6 +20,7 @@ use crate::codec::CoveyPhysicalCodec;
 use crate::databases::Databases;
 use crate::models::functions::model_functions;
 use crate::rules::rules;
+use crate::series::table_functions;
 
 /// Partitions of the stages of fits and writes where nothing else decides: two tasks each for four cores. A query has as
 /// many as the cluster has cores where a session leaves it at this.
@@ -57,6 +58,7 @@ pub fn session_state(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> Session
         .with_scalar_functions(scalar_functions())
         .with_aggregate_functions(aggregate_functions())
         .with_window_functions(ballista_window_functions())
+        .with_table_function_list(table_functions())
         .with_physical_optimizer_rules(rules())
         .build()
 }

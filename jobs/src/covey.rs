@@ -117,6 +117,14 @@ impl Covey {
         register(session, &self.models, &self.board, &self.catalog);
     }
 
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    pub(crate) fn warehouse(&self) -> &Directory {
+        &self.warehouse
+    }
+
     /// To be called before anything is said about the catalog: sees what other processes have changed.
     pub async fn refresh(&self) -> Result<()> {
         self.catalog.refresh().await

@@ -6,6 +6,7 @@
 //!                    ├─► EVALUATE MODEL ─► an aggregate over predictions ─► Cluster
 //!                    ├─► SHOW, ALTER, DROP MODEL ─► model registry
 //!                    ├─► INSERT, COPY, CREATE TABLE AS ─► staged files ─► commit
+//!                    ├─► rows of a client ─► files ─► INSERT, or CREATE TABLE AS
 //!                    ├─► CREATE, DROP TABLE, VIEW, SCHEMA, FUNCTION ─► catalog
 //!                    ├─► OPTIMIZE ─► staged files in the place of others ─► commit
 //!                    └─► anything else ─► bound to model versions ─► here, or the Cluster
@@ -22,6 +23,7 @@ mod definitions;
 mod evaluate;
 mod fit;
 mod functions;
+mod ingest;
 mod parameters;
 mod results;
 mod sql_functions;
@@ -32,5 +34,6 @@ pub use bind::bind_models;
 pub use cluster::Cluster;
 pub use covey::{Covey, Prepared};
 pub use fit::{FitHub, sweep};
+pub use ingest::{IfMissing, IfThere, Ingest};
 pub use results::counted;
 pub use statements::{ClusterStatement, CreateModel, FitOptions, Strategy, byte_offset, parse};

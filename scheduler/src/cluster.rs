@@ -55,7 +55,7 @@ const JOB_ATTEMPTS_MAX: usize = 4;
 /// Results fetched from executors at once by one job.
 const FETCHES_CONCURRENT: usize = 8;
 
-/// Partitions of a query: at least so many, and one more for each of so many bytes that are read.
+/// Partitions of a query: at least so many, and one more for each of so many bytes that its largest scan reads.
 const CORES_MIN: usize = 2;
 const PARTITION_BYTES: u64 = 512 << 20;
 const PARTITIONS_MAX: usize = 512;
@@ -150,11 +150,13 @@ impl SchedulerCluster {
         let cores = cores.clamp(CORES_MIN, PARTITIONS_MAX);
         state.config_mut().options_mut().execution.target_partitions = cores;
         let physical = planned(state, plan).await?;
-        let wanted = scanned_bytes(&physical).div_ceil(PARTITION_BYTES) as usize;
+        let wanted = largest_scan(&physical).div_ceil(PARTITION_BYTES) as usize;
         if wanted <= cores {
             return Ok(physical);
         }
-        state.config_mut().options_mut().execution.target_partitions = wanted.min(PARTITIONS_MAX);
+        // As many for each core: else some wait for the last.
+        let wanted = wanted.next_multiple_of(cores).min(PARTITIONS_MAX);
+        state.config_mut().options_mut().execution.target_partitions = wanted;
         planned(state, plan).await
     }
 
@@ -236,13 +238,13 @@ async fn planned(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn Exe
     aside(async move { state.create_physical_plan(&plan).await }).await
 }
 
-/// Bytes of the files that a plan reads.
-fn scanned_bytes(plan: &Arc<dyn ExecutionPlan>) -> u64 {
-    let of_children: u64 = plan.children().into_iter().map(scanned_bytes).sum();
+/// Bytes of the files of the largest scan of a plan.
+fn largest_scan(plan: &Arc<dyn ExecutionPlan>) -> u64 {
+    let of_children = plan.children().into_iter().map(largest_scan).max();
     let source = plan.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
     let files = source.and_then(|source| source.downcast_ref::<FileScanConfig>()).map(|scan| &scan.file_groups);
     let files = files.into_iter().flatten().flat_map(|group| group.iter());
-    of_children + files.map(|file| file.effective_size()).sum::<u64>()
+    files.map(|file| file.effective_size()).sum::<u64>().max(of_children.unwrap_or(0))
 }
 
 fn told(status: tonic::Status) -> DataFusionError {

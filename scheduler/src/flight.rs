@@ -15,8 +15,9 @@ use arrow_flight::sql::server::{FlightSqlService, PeekableFlightDataStream};
 use arrow_flight::sql::{
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
     Any, CommandGetCatalogs, CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables,
-    CommandGetXdbcTypeInfo, CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementQuery,
-    CommandStatementUpdate, DoPutPreparedStatementResult, ProstMessageExt, SqlInfo, TicketStatementQuery,
+    CommandGetXdbcTypeInfo, CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementIngest,
+    CommandStatementQuery, CommandStatementUpdate, DoPutPreparedStatementResult, ProstMessageExt, SqlInfo,
+    TableExistsOption, TableNotExistOption, TicketStatementQuery,
 };
 use arrow_flight::{
     Action, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse, IpcMessage,
@@ -25,20 +26,22 @@ use arrow_flight::{
 use ballista_core::flight_proxy_service::BallistaFlightProxyService;
 use ballista_flight_sql::BallistaFlightSqlService;
 use ballista_flight_sql::backend::{QueryBackend, QueryResult};
+use covey_engine::catalog::PUBLIC;
 use covey_engine::coordinator::{
     FETCH_ACTION, JOIN_ACTION, OVER_ACTION, PRESENT_ACTION, Progress, RELEASE, REPORT_ACTION,
 };
 use covey_engine::failure::plain_text;
 use covey_engine::threads::aside;
-use covey_jobs::{Covey, FitHub, Prepared, counted};
+use covey_engine::{external, user_err};
+use covey_jobs::{Covey, FitHub, IfMissing, IfThere, Ingest, Prepared, counted};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::arrow::ipc::writer::IpcWriteOptions;
-use datafusion::common::internal_err;
+use datafusion::common::{TableReference, internal_err};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
-use futures::{FutureExt, Stream, TryStreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
@@ -250,6 +253,37 @@ fn lost_rows(status: Status) -> Status {
     Status::aborted("rows of the result are lost, because the executor that held them is gone: run the statement again")
 }
 
+/// What a client asks for that sends rows.
+///
+/// # Errors
+/// When tables have no such thing.
+fn ingest_of(command: CommandStatementIngest) -> Result<Ingest, DataFusionError> {
+    if command.temporary {
+        return user_err!(
+            "ingest into {}: tables stay until they are dropped, there are no temporary ones",
+            command.table
+        );
+    }
+    let asked = command.table_definition_options.unwrap_or_default();
+    let if_missing = match asked.if_not_exist() {
+        TableNotExistOption::Fail => IfMissing::Refuse,
+        TableNotExistOption::Create | TableNotExistOption::Unspecified => IfMissing::Create,
+    };
+    let if_there = match asked.if_exists() {
+        TableExistsOption::Append => IfThere::Append,
+        TableExistsOption::Replace => IfThere::Replace,
+        TableExistsOption::Fail | TableExistsOption::Unspecified => IfThere::Refuse,
+    };
+    let table = match (command.catalog, command.schema) {
+        (Some(catalog), schema) => {
+            TableReference::full(catalog, schema.unwrap_or_else(|| PUBLIC.into()), command.table)
+        }
+        (None, Some(schema)) => TableReference::partial(schema, command.table),
+        (None, None) => TableReference::bare(command.table),
+    };
+    Ok(Ingest { table, if_missing, if_there })
+}
+
 /// An endpoint without an address: rows are fetched from the scheduler, which knows where they are.
 fn endpoint(place: u8, handle: &[u8]) -> FlightEndpoint {
     let statement_handle = [&[place], handle].concat().into();
@@ -402,6 +436,28 @@ impl FlightSqlService for CoveyFlightService {
         let session = self.session(request.metadata())?;
         let prepared = self.prepare(&session, &command.query).await?;
         Ok(self.execute(&command.query, session, &prepared).await?.written)
+    }
+
+    async fn do_put_statement_ingest(
+        &self,
+        command: CommandStatementIngest,
+        request: Request<PeekableFlightDataStream>,
+    ) -> Result<i64, Status> {
+        let session = self.session(request.metadata())?;
+        let job = self.inner.covey.start(&format!("ingest into {}", command.table));
+        let written = async {
+            let ingest = ingest_of(command)?;
+            let rows = request.into_inner().map_err(|status| FlightError::Tonic(Box::new(status)));
+            let mut rows = FlightRecordBatchStream::new_from_flight_data(rows);
+            let first = rows.try_next().await.map_err(external)?;
+            let schema = rows.schema().cloned().unwrap_or_else(|| Arc::new(Schema::empty()));
+            let rows = futures::stream::iter(first.map(Ok)).chain(rows.map_err(external));
+            self.inner.covey.require_executors().await?;
+            job.stage("query");
+            self.inner.covey.ingest(&session, &ingest, schema, rows.boxed()).await
+        };
+        let written = written.await.inspect(|rows| job.add_rows(*rows));
+        Ok(job.finish(written).map_err(status)? as i64)
     }
 
     async fn do_put_prepared_statement_update(

@@ -246,3 +246,25 @@ fn collected_processes_are_a_lake() {
         String::from_utf8_lossy(&output.stderr)
     );
 }
+
+/// Goal: EXPLAIN shows the plan that runs, and EXPLAIN ANALYZE what all tasks of it have measured.
+#[tokio::test]
+async fn queries_are_explained() {
+    let sandbox = sandbox_with_sample(2, 2).await;
+    let query = "SELECT system_id, count(*) FROM processes WHERE month = 8 GROUP BY system_id";
+    let plan = cells(&sandbox.sql(&format!("EXPLAIN {query}")).await).concat().concat();
+    assert!(plan.contains("Hash([system_id@0], 4)") && plan.contains("{4 groups:"), "as many tasks as cores: {plan}");
+    let n = cell(&sandbox.sql("SELECT count(*) FROM processes WHERE month = 8").await);
+    let systems = cell(&sandbox.sql("SELECT count(DISTINCT system_id) FROM processes WHERE month = 8").await);
+    let stages = cells(&sandbox.sql(&format!("EXPLAIN ANALYZE {query}")).await);
+    assert_eq!(stages.len(), 2, "{stages:?}");
+    assert!(stages[0][0].starts_with("stage 1 of 2, tasks: ") && !stages[0][0].ends_with(": 1"), "{stages:?}");
+    let measured = |stage: &str, operator: &str| {
+        let line = stage.lines().find(|line| line.trim_start().starts_with(operator)).unwrap();
+        line.split_once("metrics=[output_rows=").unwrap().1.split(&[',', ']']).next().unwrap().to_string()
+    };
+    assert_eq!(measured(&stages[0][1], "DataSourceExec"), format!("{:.1} K", n.parse::<f64>().unwrap() / 1000.0));
+    assert_eq!(measured(&stages[1][1], "AggregateExec"), systems);
+    assert_eq!(cell(&sandbox.sql("SELECT count(*) FROM generate_series(1, 10)").await), "10");
+    assert_eq!(cell(&sandbox.sql("SELECT sum(value) FROM range(1, 10) WHERE value > 7").await), "17");
+}

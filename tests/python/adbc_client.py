@@ -7,6 +7,7 @@ import datetime
 import sys
 
 import adbc_driver_flightsql.dbapi as flightsql
+import pyarrow as pa
 
 url, create_model = sys.argv[1:]
 with flightsql.connect(url.replace("http://", "grpc://"), autocommit=True) as connection:
@@ -71,6 +72,36 @@ with flightsql.connect(url.replace("http://", "grpc://"), autocommit=True) as co
         assert cursor.fetchall() == rows + [(1000, None, "last", None)]
         cursor.execute("SELECT id FROM notes WHERE note = ? ORDER BY id", ("note '8'",))
         assert cursor.fetchall() == [(8,)]
+        frame = pa.table({"id": pa.array(range(100_000), pa.int64()), "day": [i % 30 + 1 for i in range(100_000)],
+                          "note": pa.array(["a", None] * 50_000).dictionary_encode()})
+        assert cursor.adbc_ingest("frame", frame, mode="create") == 100_000
+        cursor.execute("SELECT count(*), sum(id), count(note), count(DISTINCT day) FROM frame")
+        assert cursor.fetchall() == [(100_000, 4_999_950_000, 50_000, 30)]
+        assert cursor.adbc_ingest("frame", frame.slice(0, 10), mode="append") == 10
+        assert cursor.adbc_ingest("frame", frame.slice(0, 1).select(["day", "id"]), mode="create_append") == 1
+        cursor.execute("SELECT count(*), count(note) FROM frame")
+        assert cursor.fetchall() == [(100_011, 50_005)]
+        assert cursor.adbc_ingest("frame", frame.slice(5, 2).to_reader(), mode="replace") == 2
+        cursor.adbc_ingest("frame", frame.slice(0, 0), mode="append")
+        cursor.execute("SELECT id FROM frame ORDER BY id")
+        assert cursor.fetchall() == [(5,), (6,)]
+        cursor.execute("CREATE SCHEMA lab")
+        cursor.execute("CREATE TABLE lab.days PARTITIONED BY (day) AS SELECT 0 AS id, 1 AS day")
+        assert cursor.adbc_ingest("days", frame.select(["day", "id"]), mode="append", db_schema_name="lab") == 100_000
+        cursor.execute("SELECT count(*), sum(id) FROM lab.days WHERE day = 30")
+        assert cursor.fetchall() == [(3333, sum(range(29, 100_000, 30)))]
+        for name, mode, expected in [
+            ("frame", "create", "exists already"), ("none", "append", "no table none"), ("notes", "append", "notes"),
+        ]:
+            try:
+                cursor.adbc_ingest(name, frame.rename_columns(["id", "day", "other"]), mode=mode)
+            except Exception as error:
+                assert expected in str(error), (name, mode, error)
+            else:
+                raise AssertionError(f"{mode} of {name} worked")
+        cursor.execute("SELECT statement, state, rows FROM covey_jobs() WHERE statement LIKE 'ingest into days'")
+        assert cursor.fetchall() == [("ingest into days", "finished", 100_000)]
+
         for statement, values, expected in [
             ("SELECT ? + $1", (1,), "both kinds"),
             ("SELECT $1, $3", (1, 2), "none of them is $2"),

@@ -18,7 +18,7 @@ use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use parking_lot::{Mutex, RwLock};
 
 use super::broken_view::BrokenView;
-use super::entry::{Entry, ViewEntry, schema_of};
+use super::entry::{Entry, TableEntry, ViewEntry, schema_of};
 use super::factory::open;
 use super::snapshot::Snapshot;
 use super::store::CatalogStore;
@@ -84,6 +84,14 @@ impl Catalog {
     /// To be called when a write is over: readers of this process need not ask.
     pub fn settle(&self, write: &str) {
         self.0.store.settle(write);
+    }
+
+    /// A table that has no name in the catalog; `what` tells it in errors.
+    ///
+    /// # Errors
+    /// When its files cannot be had.
+    pub async fn open_entry(&self, what: &str, entry: &TableEntry) -> Result<Arc<dyn TableProvider>> {
+        open(&self.state()?, what, entry, &self.0.store).await
     }
 
     fn state(&self) -> Result<SessionState> {

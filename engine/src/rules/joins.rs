@@ -3,10 +3,11 @@
 //! A hash join is several times as quick as a sort-merge join, and keeps one side in memory, where the other can do with
 //! disk. So a join whose smaller side is not known, or is too large for a task, is sorted.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::arrow::compute::SortOptions;
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{JoinSide, JoinType};
@@ -19,16 +20,24 @@ use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{HashJoinExec, HashJoinExecBuilder, PartitionMode, SortMergeJoinExec};
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 
+use crate::operators::NoBroadcastExec;
+
 type Key = Arc<dyn PhysicalExpr>;
 
 /// Bytes of a partition of the side that is hashed.
-const HASHED_BYTES_MAX: usize = 64 << 20;
+const HASHED_BYTES_MAX: usize = 256 << 20;
 
 /// Bytes of a side that every task gets whole. Below Ballista's own limit of 128 MiB, beyond which it would distribute it.
 const COLLECTED_BYTES_MAX: usize = 64 << 20;
 
+/// To hash a byte costs as much as to write and read so many.
+const HASHED_COST: usize = 3;
+
 /// Bytes of a side that every task gets whole however small the other side is.
 const ALWAYS_COLLECTED_BYTES: usize = 1 << 20;
+
+/// The larger side is hashed only where it is not larger than so many times the other: sizes are guessed.
+const SWAPPED_RATIO: usize = 2;
 
 /// What a text is taken to have where nothing is known of a column but its rows.
 const TEXT_BYTES: usize = 64;
@@ -63,43 +72,117 @@ impl PhysicalOptimizerRule for Joins {
     }
 }
 
+/// Keeps joins distributed that are. To be applied when nothing asks for the sizes of their sides any more.
+#[derive(Debug)]
+pub(super) struct DistributedJoins;
+
+impl PhysicalOptimizerRule for DistributedJoins {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        let kept = plan.transform_up(|node| {
+            let join = node.downcast_ref::<HashJoinExec>();
+            let Some(join) =
+                join.filter(|join| *join.partition_mode() == PartitionMode::Partitioned && !join.null_aware)
+            else {
+                return Ok(Transformed::no(node));
+            };
+            let sides = [join.left(), join.right()].map(|side| Arc::new(NoBroadcastExec::new(Arc::clone(side))) as _);
+            Ok(Transformed::yes(join.builder().with_new_children(sides.to_vec())?.build_exec()?))
+        });
+        kept.data()
+    }
+
+    fn name(&self) -> &str {
+        "distributed_joins"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
 /// The join as it should be; `None` where it is so.
 fn chosen(join: &HashJoinExec, partitions: usize) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     if join.projection.is_some() || join.null_aware {
         return Ok(None);
     }
-    let (bytes, probed) = (bytes(join.left().as_ref())?, bytes(join.right().as_ref())?);
-    let is_collected = *join.partition_mode() == PartitionMode::CollectLeft;
-    // Each task reads and hashes all of what is collected, where it would be written and read once with the other side.
-    let is_worth_it = |bytes: usize| bytes.saturating_mul(partitions) <= bytes.saturating_add(probed.unwrap_or(0));
-    match bytes {
-        Some(bytes)
-            if is_collected
-                && may_be_collected(*join.join_type())
-                && (bytes <= ALWAYS_COLLECTED_BYTES || bytes <= COLLECTED_BYTES_MAX && is_worth_it(bytes)) =>
-        {
-            Ok(None)
-        }
-        Some(bytes) if bytes / partitions <= HASHED_BYTES_MAX => match is_collected {
-            true => Ok(Some(join.builder().with_partition_mode(PartitionMode::Partitioned).build_exec()?)),
-            false => Ok(None),
-        },
-        _ if may_be_sorted(*join.join_type(), join.on(), join.left())? => sorted(join).map(Some),
-        _ if is_collected => Ok(Some(join.builder().with_partition_mode(PartitionMode::Partitioned).build_exec()?)),
-        _ => Ok(None),
+    let (left, right) = (bytes(join.left().as_ref())?, bytes(join.right().as_ref())?);
+    let is_swapped = match (left, right) {
+        (Some(left), Some(right)) => left / SWAPPED_RATIO > right,
+        (None, Some(_)) => true,
+        _ => false,
+    };
+    if !is_swapped || !join.join_type().supports_swap() {
+        return placed(join, left, right, partitions);
     }
+    // The join may be below a projection that puts its columns back in order.
+    let swapped = join.swap_inputs(PartitionMode::Partitioned)?.transform_up(|node| {
+        let join = node.downcast_ref::<HashJoinExec>().filter(|swapped| Arc::ptr_eq(swapped.left(), join.right()));
+        Ok(match join.map(|join| placed(join, right, left, partitions)).transpose()?.flatten() {
+            Some(join) => Transformed::yes(join),
+            None => Transformed::no(node),
+        })
+    });
+    swapped.data().map(Some)
+}
+
+/// The join in the mode that its sides, of which the left is hashed, ask for.
+fn placed(
+    join: &HashJoinExec,
+    left: Option<usize>,
+    right: Option<usize>,
+    partitions: usize,
+) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let mode = match left {
+        Some(bytes) if may_be_collected(*join.join_type()) && is_collected(bytes, right, partitions) => {
+            PartitionMode::CollectLeft
+        }
+        Some(bytes) if bytes / partitions <= HASHED_BYTES_MAX => PartitionMode::Partitioned,
+        _ if may_be_sorted(*join.join_type(), join.on(), join.left())? => return sorted(join).map(Some),
+        _ => PartitionMode::Partitioned,
+    };
+    if *join.partition_mode() == mode {
+        return Ok(None);
+    }
+    Ok(Some(join.builder().with_partition_mode(mode).build_exec()?))
+}
+
+/// Whether each task is to read and hash all of a side, where it would be written and read once with the other side.
+fn is_collected(bytes: usize, other: Option<usize>, partitions: usize) -> bool {
+    let cost = bytes.saturating_mul(partitions).saturating_mul(HASHED_COST);
+    let is_worth_it = cost <= bytes.saturating_add(other.unwrap_or(0));
+    bytes <= ALWAYS_COLLECTED_BYTES || bytes <= COLLECTED_BYTES_MAX && is_worth_it
 }
 
 /// What the rows of a side take in memory, as far as they are known.
 fn bytes(side: &dyn ExecutionPlan) -> Result<Option<usize>> {
     let statistics = StatisticsContext::new().compute(side, &StatisticsArgs::new())?;
     let Some(rows) = statistics.num_rows.get_value() else { return Ok(None) };
-    let schema = side.schema();
-    let columns = schema.fields().iter().zip(&statistics.column_statistics).map(|(field, column)| {
-        let known = column.byte_size.get_value().copied();
-        known.unwrap_or_else(|| field.data_type().primitive_width().unwrap_or(TEXT_BYTES).saturating_mul(*rows))
-    });
-    Ok(Some(columns.fold(0, usize::saturating_add)))
+    let mut texts = HashMap::new();
+    text_widths(side, &mut texts)?;
+    let width = |field: &FieldRef| match field.data_type() {
+        DataType::Boolean => 1,
+        of => of.primitive_width().or_else(|| texts.get(field.name()).copied()).unwrap_or(TEXT_BYTES),
+    };
+    Ok(Some(side.schema().fields().iter().map(width).fold(0, usize::saturating_add).saturating_mul(*rows)))
+}
+
+/// What a text takes on the average, by the name of its column where it is scanned. What statistics tell of its bytes
+/// further up is still that of the scan, whatever has become of the rows.
+fn text_widths(plan: &dyn ExecutionPlan, widths: &mut HashMap<String, usize>) -> Result<()> {
+    for child in plan.children() {
+        text_widths(child.as_ref(), widths)?;
+    }
+    if plan.children().is_empty() {
+        let statistics = StatisticsContext::new().compute(plan, &StatisticsArgs::new())?;
+        let Some(rows) = statistics.num_rows.get_value().filter(|rows| **rows > 0) else { return Ok(()) };
+        for (field, column) in plan.schema().fields().iter().zip(&statistics.column_statistics) {
+            if let Some(bytes) = column.byte_size.get_value() {
+                let known = widths.entry(field.name().clone()).or_default();
+                *known = (*known).max(bytes.div_ceil(*rows));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether each task of a join may have all rows of the left side: where it gives rows for those of the right side only.
@@ -174,14 +257,48 @@ fn left_first(filter: &JoinFilter) -> Result<JoinFilter> {
 
 #[cfg(test)]
 mod tests {
+    use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch};
     use datafusion::arrow::datatypes::{Field, Schema, TimeUnit};
     use datafusion::common::NullEquality;
+    use datafusion::datasource::memory::MemorySourceConfig;
     use datafusion::logical_expr::Operator;
     use datafusion::physical_expr::expressions::{binary, col};
     use datafusion::physical_plan::empty::EmptyExec;
     use datafusion::physical_plan::joins::utils::ColumnIndex;
 
     use super::*;
+
+    fn rows(n: i64) -> Arc<dyn ExecutionPlan> {
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..n));
+        let batch = RecordBatch::try_from_iter([("k", Arc::clone(&numbers)), ("v", numbers)]).unwrap();
+        MemorySourceConfig::try_new_exec(&[vec![batch.clone()]], batch.schema(), None).unwrap()
+    }
+
+    /// Goal: the smaller side is the one that is hashed, and collected where that is worth it and safe.
+    #[test]
+    fn the_smaller_side_is_hashed() {
+        const MANY: i64 = 400_000;
+        for (left, right, join_type, expected) in [
+            (MANY, 10, JoinType::Inner, (JoinType::Inner, PartitionMode::CollectLeft, 10)),
+            (MANY, 10, JoinType::LeftAnti, (JoinType::RightAnti, PartitionMode::CollectLeft, 10)),
+            (10, MANY, JoinType::LeftSemi, (JoinType::LeftSemi, PartitionMode::Partitioned, 10)),
+            (MANY, MANY + 1, JoinType::Inner, (JoinType::Inner, PartitionMode::Partitioned, MANY)),
+            (10, MANY, JoinType::Full, (JoinType::Full, PartitionMode::Partitioned, 10)),
+        ] {
+            let (left, right) = (rows(left), rows(right));
+            let on = vec![(col("k", &left.schema()).unwrap(), col("k", &right.schema()).unwrap())];
+            let join =
+                HashJoinExecBuilder::new(left, right, on, join_type).with_partition_mode(PartitionMode::Partitioned);
+            let join = join.build_exec().unwrap();
+            let plan = Joins.optimize(Arc::clone(&join), &ConfigOptions::default()).unwrap();
+            assert_eq!(plan.schema(), join.schema());
+            let join = if plan.is::<HashJoinExec>() { &plan } else { plan.children()[0] };
+            let join = join.downcast_ref::<HashJoinExec>().unwrap();
+            let statistics = StatisticsContext::new().compute(join.left().as_ref(), &StatisticsArgs::new()).unwrap();
+            let hashed = *statistics.num_rows.get_value().unwrap() as i64;
+            assert_eq!((*join.join_type(), *join.partition_mode(), hashed), expected);
+        }
+    }
 
     /// Goal: keys that a sort-merge join cannot compare are hashed, whatever was planned.
     #[test]

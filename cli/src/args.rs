@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use covey_engine::failure::plain_text;
 use covey_engine::settings::Settings;
@@ -77,13 +78,13 @@ pub struct Connection {
     #[arg(long, env = "COVEY_WAREHOUSE", default_value = "warehouse")]
     pub warehouse: String,
     /// Embedded cluster: executors to start.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub executors: usize,
     /// Embedded cluster: tasks at once of each executor; the cores shared equally where not given.
-    #[arg(long)]
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub vcores: Option<usize>,
     /// Embedded cluster: partitions of a stage where nothing else decides.
-    #[arg(long, default_value_t = covey_engine::session::PARTITIONS_DEFAULT)]
+    #[arg(long, default_value_t = covey_engine::session::PARTITIONS_DEFAULT, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub partitions: usize,
     #[command(flatten)]
     pub storage: Storage,

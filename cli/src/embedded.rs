@@ -50,7 +50,7 @@ impl Embedded {
             port: 0,
             external_host: None,
             warehouse: connection.warehouse.clone(),
-            partitions: connection.partitions.max(1),
+            partitions: connection.partitions,
             settings: connection.storage.settings()?,
         };
         let scheduler = covey_scheduler::bind(config).await.map_err(|e| e.strip_backtrace())?;
@@ -59,7 +59,7 @@ impl Embedded {
         let stopped = services.stopped();
         services.running.spawn(report("scheduler", scheduler.serve(stopped)));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let vcores = connection.vcores.unwrap_or(cores / connection.executors.max(1)).max(1);
+        let vcores = connection.vcores.unwrap_or(cores / connection.executors).max(1);
         for _ in 0..connection.executors {
             let config = ExecutorConfig::local(address.port(), vcores, connection.storage.settings()?);
             let stopped = executors.stopped();

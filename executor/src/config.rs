@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use clap::builder::RangedU64ValueParser;
 use covey_engine::block_cache::{BLOCK_CACHE_BYTES_DEFAULT, BLOCK_SPILL_BYTES_DEFAULT};
 use covey_engine::failure::plain_text;
 use covey_engine::settings::Settings;
@@ -31,12 +32,12 @@ pub struct ExecutorArgs {
     #[arg(long, default_value_t = 0)]
     pub task_port: u16,
     /// Tasks at once, and threads for the work on blocks; all cores where not given.
-    #[arg(long)]
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub vcores: Option<usize>,
     /// Memory for queries and blocks together, in bytes. Tasks share it equally, as far as blocks leave it, and spill to
     /// disk beyond; blocks give way to queries. The blocks that tasks work on right now come on top. Half of the machine's
     /// where not given.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub memory_bytes: Option<u64>,
     /// Of it, for the blocks of fits at most, in bytes.
     #[arg(long, default_value_t = BLOCK_CACHE_BYTES_DEFAULT)]
@@ -110,7 +111,7 @@ impl TryFrom<ExecutorArgs> for ExecutorConfig {
             external_host: args.external_host,
             port: args.port,
             task_port: args.task_port,
-            vcores: args.vcores.unwrap_or_else(cores).max(1),
+            vcores: args.vcores.unwrap_or_else(cores),
             memory_bytes: args.memory_bytes,
             block_cache_bytes: args.block_cache_bytes,
             block_spill_bytes: args.block_spill_bytes,

@@ -73,15 +73,7 @@ impl Covey {
         self.refresh().await?;
         let name = resolve(&session.state(), &ingest.table)?;
         let is_there = self.catalog().snapshot().entry(&name.schema, &name.table).is_some();
-        match (is_there, ingest.if_there, ingest.if_missing) {
-            (true, IfThere::Refuse, _) => {
-                return user_err!("table {} exists already; append to it, or replace it", ingest.table);
-            }
-            (false, _, IfMissing::Refuse) => {
-                return user_err!("there is no table {} to append to; create it", ingest.table);
-            }
-            _ => {}
-        }
+        check(ingest, is_there)?;
         let waiting = new_directory(self.warehouse())?;
         let written = async {
             put_rows(session, &waiting, &schema, rows).await?;
@@ -126,6 +118,17 @@ impl Covey {
             other => Ok(Transformed::no(other)),
         });
         placed.data()
+    }
+}
+
+/// # Errors
+/// When the table is there and should not be, or the other way round.
+fn check(ingest: &Ingest, is_there: bool) -> Result<()> {
+    let table = &ingest.table;
+    match (is_there, ingest.if_there, ingest.if_missing) {
+        (true, IfThere::Refuse, _) => user_err!("table {table} exists already; append to it, or replace it"),
+        (false, _, IfMissing::Refuse) => user_err!("there is no table {table} to append to; create it"),
+        _ => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use clap::builder::RangedU64ValueParser;
 use covey_engine::session::PARTITIONS_DEFAULT;
 use covey_engine::settings::Settings;
 use datafusion::error::{DataFusionError, Result};
@@ -30,7 +31,7 @@ pub struct SchedulerArgs {
     #[arg(long, env = "COVEY_WAREHOUSE", default_value = "warehouse")]
     pub warehouse: String,
     /// Partitions of a stage where nothing else decides; twice the cores of the cluster is a good choice.
-    #[arg(long, default_value_t = PARTITIONS_DEFAULT)]
+    #[arg(long, default_value_t = PARTITIONS_DEFAULT, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub partitions: usize,
     /// The settings of object stores, see docs/stores.md; else covey.toml in the working directory.
     #[arg(long, env = "COVEY_CONFIG")]
@@ -60,7 +61,7 @@ impl TryFrom<SchedulerArgs> for SchedulerConfig {
             port: args.port,
             external_host: args.external_host,
             warehouse: args.warehouse,
-            partitions: args.partitions.max(1),
+            partitions: args.partitions,
             settings: Settings::read(args.config.as_deref())?,
         })
     }

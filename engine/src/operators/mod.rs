@@ -9,7 +9,7 @@ mod blocks;
 mod collect;
 mod compressed_scan;
 mod database_scan;
-mod no_broadcast;
+mod join_side;
 mod partial_wire;
 mod skip_bad_files;
 mod write;
@@ -32,7 +32,7 @@ pub use blocks::{BlocksExec, block_source};
 pub use collect::{CollectExec, CollectSpec, Features};
 pub use compressed_scan::CompressedScanExec;
 pub use database_scan::{DatabaseQuery, DatabaseScanExec};
-pub use no_broadcast::NoBroadcastExec;
+pub use join_side::JoinSideExec;
 pub use partial_wire::{
     decode_centroids, decode_distances, decode_drawn, decode_far_points, decode_moments, decode_partial,
     decode_weights, encode_centroids, encode_drift,
@@ -54,7 +54,8 @@ enum Node {
     CompressedScan(String),
     SkipBadFiles,
     DatabaseScan(DatabaseQuery),
-    NoBroadcast,
+    /// Its size, if it is told.
+    JoinSide(Option<usize>),
 }
 
 /// The wire form of `node` without its input, if it is one of ours.
@@ -71,8 +72,8 @@ pub(crate) fn encode(node: &dyn ExecutionPlan) -> Result<Option<Vec<u8>>> {
         Node::SkipBadFiles
     } else if let Some(exec) = node.downcast_ref::<DatabaseScanExec>() {
         Node::DatabaseScan(exec.query().clone())
-    } else if node.is::<NoBroadcastExec>() {
-        Node::NoBroadcast
+    } else if let Some(exec) = node.downcast_ref::<JoinSideExec>() {
+        Node::JoinSide(exec.bytes())
     } else {
         return Ok(None);
     };
@@ -90,6 +91,6 @@ pub(crate) fn decode(blob: &[u8], inputs: &[Arc<dyn ExecutionPlan>]) -> Result<A
         Node::CompressedScan(compression) => Arc::new(CompressedScanExec::new(compression.parse()?, Arc::clone(input))),
         Node::SkipBadFiles => Arc::new(SkipBadFilesExec::new(Arc::clone(input))),
         Node::DatabaseScan(query) => Arc::new(DatabaseScanExec::new(query, Arc::clone(input))?),
-        Node::NoBroadcast => Arc::new(NoBroadcastExec::new(Arc::clone(input))),
+        Node::JoinSide(bytes) => Arc::new(JoinSideExec::new(bytes, Arc::clone(input))),
     })
 }

@@ -16,11 +16,12 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{HashJoinExec, HashJoinExecBuilder, PartitionMode, SortMergeJoinExec};
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 
-use crate::operators::NoBroadcastExec;
+use crate::operators::JoinSideExec;
 
 type Key = Arc<dyn PhysicalExpr>;
 
@@ -72,32 +73,47 @@ impl PhysicalOptimizerRule for Joins {
     }
 }
 
-/// Keeps joins distributed that are. To be applied when nothing asks for the sizes of their sides any more.
+/// Keeps joins as they are when the plan is divided into stages. To be applied last.
 #[derive(Debug)]
-pub(super) struct DistributedJoins;
+pub(super) struct JoinSides;
 
-impl PhysicalOptimizerRule for DistributedJoins {
+impl PhysicalOptimizerRule for JoinSides {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        let kept = plan.transform_up(|node| {
-            let join = node.downcast_ref::<HashJoinExec>();
-            let Some(join) =
-                join.filter(|join| *join.partition_mode() == PartitionMode::Partitioned && !join.null_aware)
-            else {
-                return Ok(Transformed::no(node));
-            };
-            let sides = [join.left(), join.right()].map(|side| Arc::new(NoBroadcastExec::new(Arc::clone(side))) as _);
-            Ok(Transformed::yes(join.builder().with_new_children(sides.to_vec())?.build_exec()?))
-        });
-        kept.data()
+        // From the root down: what is below a side that was told nothing of has no size any more.
+        plan.transform_down(|node| {
+            Ok(match node.downcast_ref::<HashJoinExec>().map(with_sides).transpose()?.flatten() {
+                Some(join) => Transformed::yes(join),
+                None => Transformed::no(node),
+            })
+        })
+        .data()
     }
 
     fn name(&self) -> &str {
-        "distributed_joins"
+        "join_sides"
     }
 
     fn schema_check(&self) -> bool {
         true
     }
+}
+
+/// The join with what Ballista is told of its sides; `None` where it has nothing to decide.
+fn with_sides(join: &HashJoinExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let side = |bytes, side: &Arc<dyn ExecutionPlan>| Arc::new(JoinSideExec::new(bytes, Arc::clone(side))) as _;
+    let (left, right) = (join.left(), join.right());
+    let sides = if join.null_aware || *join.partition_mode() == PartitionMode::CollectLeft {
+        let Some(bytes) = bytes(left.as_ref())? else { return Ok(None) };
+        // What brings the partitions of a side together must stay right below the join.
+        let left = match left.downcast_ref::<CoalescePartitionsExec>() {
+            Some(together) => Arc::new(CoalescePartitionsExec::new(side(Some(bytes), together.input()))) as _,
+            None => side(Some(bytes), left),
+        };
+        vec![left, Arc::clone(right)]
+    } else {
+        vec![side(None, left), side(None, right)]
+    };
+    Ok(Some(join.builder().with_new_children(sides)?.build_exec()?))
 }
 
 /// The join as it should be; `None` where it is so.

@@ -21,7 +21,7 @@ pub(crate) fn rules() -> Vec<Rule> {
     rules.insert(after, Arc::new(joins::Joins));
     rules.push(Arc::new(shuffle_keys::ShuffleKeys));
     rules.push(Arc::new(compressed_scans::CompressedScans));
-    rules.push(Arc::new(joins::DistributedJoins));
+    rules.push(Arc::new(joins::JoinSides));
     rules
 }
 

@@ -90,7 +90,7 @@ with flightsql.connect(url.replace("http://", "grpc://"), autocommit=True) as co
         cursor.execute("SELECT count(*), sum(id) FROM lab.days WHERE day = 30")
         assert cursor.fetchall() == [(3333, sum(range(29, 100_000, 30)))]
         for name, mode, expected in [
-            ("frame", "create", "exists already"), ("none", "append", "no table public.none"), ("notes", "append", "notes"),
+            ("frame", "create", "exists already"), ("none", "append", "no table public.none"), ("notes", "append", "No field named other"),
         ]:
             try:
                 cursor.adbc_ingest(name, frame.rename_columns(["id", "day", "other"]), mode=mode, db_schema_name="public")

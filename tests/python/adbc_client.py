@@ -107,7 +107,7 @@ with flightsql.connect(url.replace("http://", "grpc://"), autocommit=True) as co
             ("SELECT id FROM notes WHERE id = ?", (1, 2), "1 parameters, 2 values"),
             ("INSERT INTO notes (id) SELECT id FROM notes WHERE id = ?", [(1,), (2,)], "only INSERT ... VALUES"),
             ("INSERT INTO notes (id) SELECT a + ? FROM (VALUES (1), (2)) AS v(a)", [(1,), (2,)], "only INSERT ... VALUES"),
-            ("INSERT INTO notes (id, note) SELECT a, ? FROM (VALUES (1), (2)) AS v(a)", [("a",), ("b",)], "only INSERT ... VALUES"),
+            ("INSERT INTO notes (id, note) SELECT value, ? FROM range(1, 3)", [("a",), ("b",)], "only INSERT ... VALUES"),
             ("SELECT id FROM notes WHERE id = ?", None, "bind values"),
         ]:
             try:

@@ -24,7 +24,7 @@ BATCH_ROWS = 8192
 NUMBERS = 20_000_000
 TEXTS = {
     "words": "trim(regexp_replace(lower(x), '[^a-z]+', ' ', 'g'))",
-    "program": r"regexp_replace(split_part(x, ' ', 1), '^([^\[].*)?/|:+$', '', 'g')",
+    "program": "CASE WHEN x LIKE '[%' THEN split_part(x, ' ', 1) ELSE regexp_replace(split_part(x, ' ', 1), '^.*/|:+$', '', 'g') END",
 }
 POLYNOMIAL = "x * x / 2 - 3 * x + 1"
 

@@ -43,7 +43,7 @@
         (br $row)))
     (i32.sub (local.get $to) (local.get $out_texts)))
 
-  ;; The first word without its path and without colons at its end; a word in brackets keeps its slashes.
+  ;; The first word without its path and without colons at its end; a word in brackets stays as it is.
   (func (export "program") (param $rows i32) (param $offsets i32) (param $texts i32) (param $out_offsets i32) (param $out_texts i32) (result i32)
     (local $at i32) (local $end i32) (local $byte i32) (local $to i32) (local $from i32) (local $bracket i32)
     (local.set $to (local.get $out_texts))
@@ -68,6 +68,7 @@
             (br $next)))
         (block $trimmed
           (loop $colon
+            (br_if $trimmed (local.get $bracket))
             (br_if $trimmed (i32.ge_u (local.get $from) (local.get $at)))
             (br_if $trimmed (i32.ne (i32.load8_u (i32.sub (local.get $at) (i32.const 1))) (i32.const 58)))
             (local.set $at (i32.sub (local.get $at) (i32.const 1)))

@@ -265,6 +265,17 @@ async fn queries_are_explained() {
     };
     assert_eq!(measured(&stages[0][1], "DataSourceExec"), format!("{:.1} K", n.parse::<f64>().unwrap() / 1000.0));
     assert_eq!(measured(&stages[1][1], "AggregateExec"), systems);
+    // Joins are done as they were planned.
+    let join = "SELECT count(*) FROM processes a JOIN processes b ON a.attachment_id = b.attachment_id AND a.day = b.day \
+                JOIN (SELECT system_id, max(day) AS day FROM processes GROUP BY system_id) AS s \
+                ON a.system_id = s.system_id AND a.day = s.day";
+    let modes = async |explain: &str| {
+        let plan = cells(&sandbox.sql(&format!("{explain} {join}")).await).concat().concat();
+        ["mode=Partitioned, join", "mode=CollectLeft, join", "SortMergeJoinExec"].map(|mode| plan.matches(mode).count())
+    };
+    let planned = modes("EXPLAIN").await;
+    assert_eq!(planned.iter().sum::<usize>(), 2);
+    assert_eq!(modes("EXPLAIN ANALYZE").await, planned);
     assert_eq!(cell(&sandbox.sql("SELECT count(*) FROM generate_series(1, 10)").await), "10");
     assert_eq!(cell(&sandbox.sql("SELECT sum(value) FROM range(1, 10) WHERE value > 7").await), "17");
 }

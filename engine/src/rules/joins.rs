@@ -316,6 +316,30 @@ mod tests {
         }
     }
 
+    /// Goal: Ballista is told what each task collects, and nothing of what is distributed, also below another join.
+    #[test]
+    fn sides_are_told_once_decided() {
+        let side = |plan: &Arc<dyn ExecutionPlan>| plan.downcast_ref::<JoinSideExec>().map(JoinSideExec::bytes);
+        let joined = |left: Arc<dyn ExecutionPlan>, mode| {
+            let right = rows(100);
+            let on = vec![(col("k", &left.schema()).unwrap(), col("k", &right.schema()).unwrap())];
+            HashJoinExecBuilder::new(left, right, on, JoinType::RightSemi)
+                .with_partition_mode(mode)
+                .build_exec()
+                .unwrap()
+        };
+        let below = joined(rows(10), PartitionMode::Partitioned);
+        let together = Arc::new(CoalescePartitionsExec::new(below));
+        let plan = joined(together, PartitionMode::CollectLeft);
+        let plan = JoinSides.optimize(plan, &ConfigOptions::default()).unwrap();
+        let [together, probed] = plan.children()[..] else { panic!("a join has two sides") };
+        assert_eq!(side(probed), None);
+        let collected = together.children()[0];
+        assert!(side(collected).unwrap().is_some_and(|bytes| bytes > 0), "{collected:?}");
+        let below = collected.children()[0];
+        assert!(below.children().into_iter().all(|distributed| side(distributed) == Some(None)), "{below:?}");
+    }
+
     /// Goal: keys that a sort-merge join cannot compare are hashed, whatever was planned.
     #[test]
     fn what_cannot_be_sorted_is_hashed() {

@@ -26,7 +26,7 @@ use crate::functions::{SystemTable, register};
 use crate::results::{count_schema, created_model, listed_models, optimized, result_schema};
 use crate::sql_functions::{expand, expanded_query, function_of};
 use crate::statements::{
-    ClusterStatement, Commented, CreateModel, Recluster, check_depth, parse, parse_query, quote_cluster,
+    ClusterStatement, Commented, CreateModel, Recluster, check_depth, parse, parse_query, quote_cluster, refuse_wrong,
 };
 use crate::writes::{
     Writer, name_columns, optimize, remove_old, sweep_tables, take_back_old_writes, take_partitioned_by, write,
@@ -143,6 +143,7 @@ impl Covey {
         let Some(mut statement) = parse(sql)? else {
             let state = session.state();
             let mut statement = state.sql_to_statement(sql, &state.config().options().sql_parser.dialect)?;
+            refuse_wrong(&statement)?;
             // Functions put an argument where they need it, also twice or never.
             parameters::number(&mut statement)?;
             expand(&mut statement, &self.catalog.snapshot())?;

@@ -1,14 +1,15 @@
 //! Parameters of prepared statements, `?` or `$1`, and the values that clients bind to them.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use covey_engine::user_err;
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::common::{DFSchema, ParamValues, ScalarValue};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, LogicalPlan, Values};
+use datafusion::logical_expr::{Expr, LogicalPlan, Values, cast};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{self, Value, ValueWithSpan, visit_expressions_mut};
 use datafusion::sql::sqlparser::tokenizer::Location;
@@ -99,10 +100,11 @@ pub fn bind(plan: &LogicalPlan, rows: &[RecordBatch]) -> Result<LogicalPlan> {
     let Some(first) = bound.first().cloned() else {
         return user_err!("the statement has {n_parameters} parameters: bind values to them");
     };
-    if bound.len() == 1 {
+    let is_insert_of_values = is_insert_of_values(plan);
+    if bound.len() == 1 && !is_insert_of_values {
         return Ok(first);
     }
-    if !is_insert_of_values(plan) {
+    if !is_insert_of_values {
         return user_err!("{} rows are bound to the statement: only INSERT ... VALUES takes several", bound.len());
     }
     let mut all = vec![];
@@ -112,12 +114,29 @@ pub fn bind(plan: &LogicalPlan, rows: &[RecordBatch]) -> Result<LogicalPlan> {
     let replaced = first.transform_down(|node| {
         Ok(match node {
             LogicalPlan::Values(Values { schema, .. }) => {
-                Transformed::yes(LogicalPlan::Values(Values { schema, values: std::mem::take(&mut all) }))
+                Transformed::yes(LogicalPlan::Values(as_declared(&schema, std::mem::take(&mut all))?))
             }
             other => Transformed::no(other),
         })
     });
     replaced.data()
+}
+
+/// VALUES with these rows, in the types that its columns had before there were values, and NULL where there are.
+///
+/// # Errors
+/// When a value cannot be of its type.
+fn as_declared(schema: &DFSchema, rows: Vec<Vec<Expr>>) -> Result<Values> {
+    let typed = |(expr, field): (Expr, &FieldRef)| match expr {
+        expr if field.data_type().is_null() => Ok(expr),
+        Expr::Literal(value, metadata) => Ok(Expr::Literal(value.cast_to(field.data_type())?, metadata)),
+        other => Ok(cast(other, field.data_type().clone())),
+    };
+    let values = rows.into_iter().map(|row| row.into_iter().zip(schema.fields()).map(typed).collect());
+    let fields =
+        schema.iter().map(|(table, field)| (table.cloned(), Arc::new(field.as_ref().clone().with_nullable(true))));
+    let schema = DFSchema::new_with_metadata(fields.collect(), schema.metadata().clone())?;
+    Ok(Values { schema: Arc::new(schema), values: values.collect::<Result<_>>()? })
 }
 
 /// The rows of the only VALUES of a plan.

@@ -3,6 +3,7 @@
 mod comment;
 mod functions;
 mod options;
+mod refused;
 mod source;
 
 use covey_engine::{external, user_err};
@@ -16,6 +17,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 pub use comment::Commented;
 pub use functions::CreateFunction;
 pub use options::{Elbow, FitOptions, GivenCentres, Strategy};
+pub use refused::refuse_wrong;
 pub use source::{byte_offset, check_depth, quote_cluster};
 
 /// One statement of ours.

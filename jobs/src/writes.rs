@@ -18,12 +18,14 @@ use covey_engine::failure::is_refused;
 use covey_engine::storage::{Directory, directory_url};
 use covey_engine::user_err;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::common::DFSchema;
+use datafusion::common::{Column, DFSchema};
 use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
 use datafusion::logical_expr::dml::CopyTo;
 use datafusion::logical_expr::dml::InsertOp;
-use datafusion::logical_expr::{CreateMemoryTable, DdlStatement, DmlStatement, LogicalPlan, WriteOp};
+use datafusion::logical_expr::{
+    CreateMemoryTable, DdlStatement, DmlStatement, Expr, LogicalPlan, LogicalPlanBuilder, WriteOp, cast,
+};
 
 use crate::covey::without_dictionaries;
 use crate::definitions::{check_names, put, resolve};
@@ -72,8 +74,27 @@ async fn insert(writer: &Writer<'_>, statement: DmlStatement) -> Result<u64> {
         );
     };
     let input = without_dictionaries(Arc::unwrap_or_clone(statement.input))?;
+    let input = in_types_of(&statement.target.schema(), input)?;
     let staged = writer.stage(&format!("insert into {table}"), input, target, None).await?;
     writer.commit(staged).await
+}
+
+/// Rows in the types of a table's columns: values that were bound to parameters may have others.
+fn in_types_of(table: &SchemaRef, input: LogicalPlan) -> Result<LogicalPlan> {
+    let columns = input.schema().iter().map(|(qualifier, field)| {
+        let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
+        match table.field_with_name(field.name()) {
+            Ok(of) if of.data_type() != field.data_type() => {
+                cast(column, of.data_type().clone()).alias_qualified(qualifier.cloned(), field.name())
+            }
+            _ => column,
+        }
+    });
+    let columns: Vec<Expr> = columns.collect();
+    if columns.iter().all(|column| matches!(column, Expr::Column(_))) {
+        return Ok(input);
+    }
+    LogicalPlanBuilder::from(input).project(columns)?.build()
 }
 
 async fn copy(writer: &Writer<'_>, statement: CopyTo) -> Result<u64> {

@@ -172,3 +172,17 @@ fn the_command_fails_where_the_script_does() {
     assert_eq!(covey(&["sql", "SELECT 1", "--scheduler", "http://127.0.0.1:1"]).status.code(), Some(1));
     assert_eq!(covey(&["sql", "--no-such-flag"]).status.code(), Some(2));
 }
+
+/// Goal: what would be answered wrongly is refused, with what to write instead.
+#[tokio::test]
+async fn wrong_answers_are_refused() {
+    let sandbox = sandbox_with_sample(1, 1).await;
+    for (statement, expected) in [
+        ("SELECT count(*) FROM processes TABLESAMPLE (1 PERCENT)", "random() < 0.01"),
+        ("SELECT k FROM (VALUES (1)) l(k) RIGHT JOIN (VALUES (4)) r(k) USING (k)", "coalesce(a.k, b.k)"),
+        ("SELECT k FROM (VALUES (1)) l(k) NATURAL FULL JOIN (VALUES (4)) r(k)", "coalesce(a.k, b.k)"),
+    ] {
+        let message = sandbox.error(statement).await;
+        assert!(message.contains(expected), "{statement}: {message}");
+    }
+}

@@ -150,6 +150,17 @@ async fn odd_values_arrive() {
     }
     sandbox.sql(&format!("CREATE EXTERNAL TABLE numbers STORED AS PARQUET LOCATION '{}'", folder.display())).await;
     assert_eq!(cell(&sandbox.sql("SELECT count(*) FROM numbers WHERE isnan(x)").await), "1");
+    for (filter, n) in [
+        ("x > 100", "1"),
+        ("x >= 8.5 AND x <= 100", "9"),
+        ("100 < x OR x = 2.5", "3"),
+        ("NOT x < 8", "10"),
+        ("x = 'NaN'::double", "1"),
+        ("x BETWEEN 100 AND 'NaN'::double", "1"),
+        ("x < 7", "2"),
+    ] {
+        assert_eq!(cell(&sandbox.sql(&format!("SELECT count(*) FROM numbers WHERE {filter}")).await), n, "{filter}");
+    }
     let largest = cells(&sandbox.sql("SELECT x FROM numbers ORDER BY x DESC LIMIT 2").await);
     assert_eq!(largest, [["NaN"], ["8.5"]]);
 }

@@ -68,6 +68,10 @@ with flightsql.connect(url.replace("http://", "grpc://"), autocommit=True) as co
         cursor.executemany("INSERT INTO notes VALUES (?, ?, ?, ?)", rows)
         assert cursor.rowcount == 1000, cursor.rowcount
         cursor.execute("INSERT INTO notes (note, id) VALUES ($1, $2)", ("last", 1000))
+        cursor.execute("CREATE TABLE nulls (a BIGINT, b VARCHAR)")
+        cursor.executemany("INSERT INTO nulls VALUES (?, ?)", [(3, "a"), (4, None)])
+        cursor.execute("SELECT a, b FROM nulls ORDER BY a")
+        assert cursor.fetchall() == [(3, "a"), (4, None)]
         cursor.execute("SELECT * FROM notes ORDER BY id")
         assert cursor.fetchall() == rows + [(1000, None, "last", None)]
         cursor.execute("SELECT id FROM notes WHERE note = ? ORDER BY id", ("note '8'",))
@@ -109,6 +113,9 @@ with flightsql.connect(url.replace("http://", "grpc://"), autocommit=True) as co
             ("INSERT INTO notes (id) SELECT a + ? FROM (VALUES (1), (2)) AS v(a)", [(1,), (2,)], "only INSERT ... VALUES"),
             ("INSERT INTO notes (id, note) SELECT value, ? FROM range(1, 3)", [("a",), ("b",)], "only INSERT ... VALUES"),
             ("SELECT id FROM notes WHERE id = ?", None, "bind values"),
+            ("INSERT INTO notes (day) VALUES (?)", ("noon",), "noon"),
+            ("INSERT INTO notes (id, note) VALUES (?, ?)", [("x", "a"), (1, "b")], "x"),
+            ("INSERT INTO notes (day) SELECT ?", ("noon",), "noon"),
         ]:
             try:
                 cursor.executemany(statement, values) if isinstance(values, list) else cursor.execute(statement, values)

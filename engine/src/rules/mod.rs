@@ -2,6 +2,7 @@
 
 mod compressed_scans;
 mod joins;
+mod nan_pruning;
 mod shuffle_keys;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub(crate) fn rules() -> Vec<Rule> {
     let mut rules = PhysicalOptimizer::new().rules;
     let after = rules.iter().position(|rule| rule.name() == CHOOSES_SIDES).map_or(rules.len(), |i| i + 1);
     rules.insert(after, Arc::new(joins::Joins));
+    rules.push(Arc::new(nan_pruning::NanPruning));
     rules.push(Arc::new(shuffle_keys::ShuffleKeys));
     rules.push(Arc::new(compressed_scans::CompressedScans));
     rules.push(Arc::new(joins::JoinSides));

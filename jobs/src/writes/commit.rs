@@ -88,6 +88,7 @@ impl Writer<'_> {
         self.cluster.require_executors().await?;
         let mut state = self.session.state();
         let plan = planned(&state, &input).await?;
+        check_types(name, &input, plan.as_ref())?;
         match self.stage_plan(name, plan, target, file.clone()).await {
             Err(error) if is_out_of_memory(&error) && state.config().options().optimizer.prefer_hash_join => {
                 tracing::warn!(target: "covey", statement = name, "a join does not fit into memory: it runs again, sorted");
@@ -151,6 +152,23 @@ impl Writer<'_> {
         });
         committed.await.map_err(|e| exec_datafusion_err!("publishing the files failed: {e}"))?
     }
+}
+
+/// # Errors
+/// When rows are not what the statement was read to give, as where a value of another type was bound to a parameter: the
+/// table could not be read any more.
+fn check_types(statement: &str, input: &LogicalPlan, plan: &dyn ExecutionPlan) -> Result<()> {
+    for (expected, found) in input.schema().fields().iter().zip(plan.schema().fields()) {
+        if expected.data_type() != found.data_type() {
+            return user_err!(
+                "{statement}: column {:?} is {}, and the rows have {}; write CAST around the value",
+                expected.name(),
+                expected.data_type(),
+                found.data_type()
+            );
+        }
+    }
+    Ok(())
 }
 
 async fn planned(state: &SessionState, input: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {

@@ -63,8 +63,8 @@ class Sandbox:
         ctypes.memmove(base + places, data.address + first, size)
         out = places + size
         written = self.exports[name](self.store, len(array), 0, places, out, out + places)
-        buffers = [None, pa.py_buffer(ctypes.string_at(base + out, places)), pa.py_buffer(ctypes.string_at(base + out + places, written))]
-        result = pa.StringArray.from_buffers(len(array), buffers[1], buffers[2])
+        offsets, texts = (ctypes.string_at(base + start, size) for start, size in ((out, places), (out + places, written)))
+        result = pa.StringArray.from_buffers(len(array), pa.py_buffer(offsets), pa.py_buffer(texts))
         result.validate(full=True)
         return result
 
@@ -116,7 +116,6 @@ def main():
     parser.add_argument("--times", type=int, default=7)
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         covey = Embedded(folder)
         covey.query(external_table(arguments.lake))

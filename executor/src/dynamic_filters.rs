@@ -34,8 +34,11 @@ pub(crate) fn with_dynamic_filters(
     FilterPushdown::new_post_optimization().optimize(plan, &options)
 }
 
-/// The context in which operators look whether they may find filters.
-pub(crate) fn finding_filters(context: &TaskContext) -> Arc<TaskContext> {
+/// The context of a task of `plan`: it is there that a join looks whether it may find filters.
+pub(crate) fn finding_filters(plan: &Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> Arc<TaskContext> {
+    if !plan.exists(|node| Ok(node.is::<HashJoinExec>())).unwrap_or(false) {
+        return context;
+    }
     let mut config = context.session_config().clone();
     enable(config.options_mut());
     let found = TaskContext::new(

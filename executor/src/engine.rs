@@ -95,7 +95,7 @@ impl QueryStageExecutor for CoveyStage {
         context: Arc<TaskContext>,
     ) -> Result<Vec<ShuffleWritePartition>> {
         let (stage, plan, models) = (Arc::clone(&self.stage), Arc::clone(&self.plan), Arc::clone(&self.models));
-        let context = finding_filters(&context);
+        let context = finding_filters(&plan, context);
         let work = async move {
             models.load_all().await;
             match stage.execute_query_stage(task_id, Arc::clone(&context)).await {

@@ -26,7 +26,8 @@ use crate::functions::{SystemTable, register};
 use crate::results::{count_schema, created_model, listed_models, optimized, result_schema};
 use crate::sql_functions::{expand, expanded_query, function_of};
 use crate::statements::{
-    ClusterStatement, Commented, CreateModel, Recluster, check_depth, parse, parse_query, quote_cluster, refuse_wrong,
+    ClusterStatement, Commented, CreateModel, Recluster, check_depth, parse, parse_query, quote_cluster, quoted,
+    refuse_wrong,
 };
 use crate::writes::{
     Writer, name_columns, optimize, remove_old, sweep_tables, take_back_old_writes, take_partitioned_by, write,
@@ -199,7 +200,6 @@ impl Covey {
             );
         };
         let plan = session.state().statement_to_plan(parse_query(&query)?).await?;
-        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
         let features = feature_names(&plan).map(|name| quoted(&name)).collect::<Vec<_>>().join(", ");
         Ok(format!("SELECT * FROM ({query}) AS training WHERE predict('{model}', {features}) = {cluster}"))
     }

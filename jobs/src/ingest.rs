@@ -29,6 +29,7 @@ use futures::stream::BoxStream;
 use crate::Covey;
 use crate::covey::Prepared;
 use crate::definitions::resolve;
+use crate::statements::quoted;
 use crate::writes::new_directory;
 
 /// Bytes of a file in which rows wait, which the scheduler holds in memory until it is full.
@@ -97,7 +98,6 @@ impl Covey {
         rows: Arc<dyn TableProvider>,
     ) -> Result<LogicalPlan> {
         let schema = rows.schema();
-        let quoted = |name: &String| format!("\"{}\"", name.replace('"', "\"\""));
         let columns: Vec<String> = schema.fields().iter().map(|field| quoted(field.name())).collect();
         let values = vec!["NULL"; columns.len()].join(", ");
         let sql = format!("INSERT INTO {} ({}) VALUES ({values})", name.to_quoted_string(), columns.join(", "));

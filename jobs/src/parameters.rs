@@ -100,11 +100,10 @@ pub fn bind(plan: &LogicalPlan, rows: &[RecordBatch]) -> Result<LogicalPlan> {
     let Some(first) = bound.first().cloned() else {
         return user_err!("the statement has {n_parameters} parameters: bind values to them");
     };
-    let is_insert_of_values = is_insert_of_values(plan);
-    if bound.len() == 1 && !is_insert_of_values {
+    if bound.len() == 1 {
         return Ok(first);
     }
-    if !is_insert_of_values {
+    if !is_insert_of_values(plan) {
         return user_err!("{} rows are bound to the statement: only INSERT ... VALUES takes several", bound.len());
     }
     let mut all = vec![];
@@ -114,7 +113,7 @@ pub fn bind(plan: &LogicalPlan, rows: &[RecordBatch]) -> Result<LogicalPlan> {
     let replaced = first.transform_down(|node| {
         Ok(match node {
             LogicalPlan::Values(Values { schema, .. }) => {
-                Transformed::yes(LogicalPlan::Values(as_declared(&schema, std::mem::take(&mut all))?))
+                Transformed::yes(LogicalPlan::Values(of_one_type(&schema, std::mem::take(&mut all))?))
             }
             other => Transformed::no(other),
         })
@@ -122,11 +121,11 @@ pub fn bind(plan: &LogicalPlan, rows: &[RecordBatch]) -> Result<LogicalPlan> {
     replaced.data()
 }
 
-/// VALUES with these rows, in the types that its columns had before there were values, and NULL where there are.
+/// VALUES with the rows of several, in the types that the first row has; others may have NULL where it has none.
 ///
 /// # Errors
 /// When a value cannot be of its type.
-fn as_declared(schema: &DFSchema, rows: Vec<Vec<Expr>>) -> Result<Values> {
+fn of_one_type(schema: &DFSchema, rows: Vec<Vec<Expr>>) -> Result<Values> {
     let typed = |(expr, field): (Expr, &FieldRef)| match expr {
         expr if field.data_type().is_null() => Ok(expr),
         Expr::Literal(value, metadata) => Ok(Expr::Literal(value.cast_to(field.data_type())?, metadata)),

@@ -36,7 +36,7 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tonic::Request;
 
-use crate::measured::measured;
+use crate::explain_analyze::measured;
 use crate::placement::PlacingCluster;
 use crate::rollbacks::{Rollbacks, latest};
 
@@ -173,7 +173,8 @@ impl SchedulerCluster {
                 .submit_physical_plan(name, Arc::clone(&session), Arc::clone(&plan), Some(subscriber))
                 .await
                 .map_err(|e| exec_datafusion_err!("cannot submit the job: {e}"))?;
-            let guard = CancelOnDrop { ballista: Arc::clone(&self.ballista), job: Some(job.clone()) };
+            let (ballista, jobs) = (Arc::clone(&self.ballista), self.rollbacks.clone());
+            let guard = CancelOnDrop { ballista, jobs, job: Some(job.clone()) };
             let locations = wait(statuses).await?;
             guard.disarm();
             if self.rollbacks.read_once(&job).await {
@@ -286,6 +287,7 @@ fn ticket(location: PartitionLocation) -> Result<Vec<u8>> {
 /// Cancels a job unless it was seen to end.
 struct CancelOnDrop {
     ballista: Arc<Ballista>,
+    jobs: Rollbacks,
     job: Option<JobId>,
 }
 
@@ -298,8 +300,10 @@ impl CancelOnDrop {
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         let Some(job) = self.job.take() else { return };
-        let ballista = Arc::clone(&self.ballista);
+        let (ballista, jobs) = (Arc::clone(&self.ballista), self.jobs.clone());
         tokio::spawn(async move {
+            // One that is cancelled while Ballista still divides it into stages would run all the same.
+            jobs.begun(&job).await;
             if let Err(error) = ballista.cancel_job(job.clone()).await {
                 tracing::warn!(target: "covey", %job, %error, "a job could not be cancelled");
             }

@@ -10,8 +10,8 @@
 
 mod cluster;
 mod config;
+mod explain_analyze;
 mod flight;
-mod measured;
 mod placement;
 mod presence;
 mod rollbacks;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ballista_core::JobId;
 use ballista_core::serde::protobuf::task_status::Status;
-use ballista_core::serde::protobuf::{self, SuccessfulTask};
+use ballista_core::serde::protobuf::{self, SuccessfulTask, job_status};
 use ballista_core::serde::scheduler::PartitionLocation;
 use ballista_scheduler::cluster::JobState;
 use ballista_scheduler::state::execution_graph::{ExecutionGraph, ExecutionGraphBox};
@@ -21,6 +21,9 @@ use parking_lot::Mutex;
 /// Ballista tells of a job's end a moment before it can be asked for the job.
 const GRAPH_WAITS_MAX: usize = 100;
 const GRAPH_PAUSE: Duration = Duration::from_millis(10);
+
+/// A job that is not divided into stages by then never will be.
+const BEGIN_WAITS_MAX: usize = 3_000;
 
 /// Jobs that are remembered: more than a scheduler loses in all its life.
 const REMEMBERED_MAX: usize = 100_000;
@@ -70,6 +73,18 @@ impl Rollbacks {
         });
         let counts = stages.flatten().filter_map(|metrics| metrics.sum_by_name(FILES_SKIPPED));
         counts.map(|count| count.as_usize() as u64).sum()
+    }
+
+    /// Waits until a job that was submitted has tasks, or is over.
+    pub async fn begun(&self, job: &JobId) {
+        for _ in 0..BEGIN_WAITS_MAX {
+            let status = self.jobs.get_job_status(job).await.ok().flatten().and_then(|job| job.status);
+            // Its tasks can be cancelled a moment after it is said to run.
+            tokio::time::sleep(GRAPH_PAUSE).await;
+            if !matches!(status, None | Some(job_status::Status::Queued(_))) {
+                return;
+            }
+        }
     }
 
     /// What became of a job that has ended.

@@ -253,6 +253,10 @@ async fn delta_tables_are_read() {
     let plan = cells(&sandbox.sql(plan).await).concat().concat();
     assert_eq!(plan.matches(".parquet").count(), 2, "{plan}");
 
+    let odd = sandbox.path("odd").display().to_string();
+    write(&format!("deltalake.write_deltalake({odd:?}, rows(a=[1, 2], p=['a b/c:d%', 'é']), partition_by=['p'])"));
+    sandbox.sql(&format!("CREATE EXTERNAL TABLE odd STORED AS DELTA LOCATION '{odd}'")).await;
+    assert_eq!(cells(&sandbox.sql("SELECT p, a FROM odd ORDER BY a").await), [["a b/c:d%", "1"], ["é", "2"]]);
     write("deltalake.DeltaTable(lake).delete('day = 2 AND month = 7')");
     write("deltalake.DeltaTable(lake).optimize.compact()");
     write(

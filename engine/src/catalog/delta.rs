@@ -133,7 +133,9 @@ fn files_of(directory: &Url, snapshot: &DeltaTableState, columns: &[PartitionCol
         let mut texts = file.partition_values_map();
         let values = columns.iter().map(|column| value(column, texts.remove(&column.name).flatten()));
         let location = Path::from_iter(root.parts().chain(path.parts()));
-        let found = PartitionedFile::new(location, file.size().unsigned_abs());
+        let mut found = PartitionedFile::new("", file.size().unsigned_abs());
+        // As it is: `new` would escape it once more.
+        found.object_meta.location = location;
         files.push(found.with_partition_values(values.collect::<Result<_>>()?));
     }
     files.sort_by(|a, b| a.object_meta.location.cmp(&b.object_meta.location));

@@ -20,8 +20,8 @@ use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::basic::{Compression, ZstdLevel};
 use datafusion::parquet::file::properties::WriterProperties;
 
-use crate::random::Random;
 use crate::template::{KERNEL, Template, all};
+use covey_tests::Random;
 
 /// Processes of a system on average; decides how many systems make the rows.
 const PROCESSES_PER_SYSTEM: u64 = 64;

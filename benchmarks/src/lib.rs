@@ -3,6 +3,7 @@
 pub mod ballista;
 pub mod fleet;
 pub mod lloyd;
-mod random;
+pub mod queries;
+pub mod slt;
 pub mod store;
 mod template;

@@ -1,6 +1,6 @@
 //! Templates of command lines: literal text with slots such as `{port}`.
 
-use crate::random::Random;
+use covey_tests::Random;
 
 /// The templates that ship with the project.
 const PROCESSES: &str = include_str!("../templates/processes.txt");

@@ -8,8 +8,10 @@ pub mod catalog;
 pub mod codec;
 pub mod coordinator;
 pub mod databases;
+pub mod distribution;
 pub mod encoder;
 pub mod failure;
+pub mod fingerprint;
 pub mod models;
 pub mod operators;
 pub mod recent;
@@ -21,6 +23,7 @@ pub mod signals;
 pub mod staging;
 pub mod storage;
 pub mod threads;
+pub mod upstream;
 
 use datafusion::error::DataFusionError;
 

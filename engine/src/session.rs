@@ -12,15 +12,18 @@ use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
+use datafusion::optimizer::Analyzer;
 use datafusion::prelude::SessionConfig;
 
 use crate::catalog::PUBLIC;
 use crate::codec::CoveyPhysicalCodec;
 use crate::databases::Databases;
+use crate::distribution::CoveyQueryPlanner;
 use crate::models::functions::model_functions;
 use crate::rules::rules;
 use crate::series::table_functions;
+use crate::upstream::{PlannedWindowFunction, analyzer_rules, with_exact_sum, with_joins_on_nothing};
 
 /// Partitions of the stages of fits and writes where nothing else decides: two tasks each for four cores. A query has as
 /// many as the cluster has cores where a session leaves it at this.
@@ -54,12 +57,14 @@ pub fn session_state(config: SessionConfig, runtime: Arc<RuntimeEnv>) -> Session
         .with_default_features()
         .with_config(config)
         .with_runtime_env(runtime)
-        .with_optimizer_rules(ballista_default_optimizer_rules())
+        .with_optimizer_rules(with_joins_on_nothing(ballista_default_optimizer_rules()))
         .with_scalar_functions(scalar_functions())
         .with_aggregate_functions(aggregate_functions())
-        .with_window_functions(ballista_window_functions())
+        .with_window_functions(window_functions())
         .with_table_function_list(table_functions())
+        .with_analyzer_rules([Analyzer::new().rules, analyzer_rules()].concat())
         .with_physical_optimizer_rules(rules())
+        .with_query_planner(Arc::new(CoveyQueryPlanner))
         .build()
 }
 
@@ -75,8 +80,12 @@ fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     functions
 }
 
-fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
-    let mut functions = ballista_aggregate_functions();
+pub(crate) fn window_functions() -> Vec<Arc<WindowUDF>> {
+    PlannedWindowFunction::of_all(ballista_window_functions())
+}
+
+pub(crate) fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
+    let mut functions = with_exact_sum(ballista_aggregate_functions());
     functions.extend(covey_udfs::registry::aggregate_functions());
     functions
 }

@@ -35,8 +35,8 @@ pub struct ExecutorArgs {
     #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub vcores: Option<usize>,
     /// Memory for queries and blocks together, in bytes. Tasks share it equally, as far as blocks leave it, and spill to
-    /// disk beyond; blocks give way to queries. The blocks that tasks work on right now come on top. Half of the machine's
-    /// where not given.
+    /// disk beyond; blocks give way to queries. The blocks that tasks work on right now come on top. Half of the machine's,
+    /// or of what its container may have, where not given.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub memory_bytes: Option<u64>,
     /// Of it, for the blocks of fits at most, in bytes.

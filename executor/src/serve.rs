@@ -45,6 +45,7 @@ use uuid::Uuid;
 use crate::config::ExecutorConfig;
 use crate::coordinator::FlightCoordinator;
 use crate::engine::CoveyExecutionEngine;
+use crate::memory;
 use crate::work_dir::{WorkDir, sweep};
 
 /// How often an executor says that it lives. The scheduler waits for three of these.
@@ -292,7 +293,7 @@ fn build(
     let stores = Arc::new(ObjectStores::new(config.settings.clone()));
     let models = Arc::new(ModelCache::new(stores.clone()));
     let codec = Arc::new(CoveyPhysicalCodec::new(Arc::clone(&models)));
-    let memory_bytes = config.memory_bytes.unwrap_or_else(|| machine_memory_bytes() / 2) as usize;
+    let memory_bytes = config.memory_bytes.unwrap_or_else(|| memory::memory_bytes() / 2) as usize;
     let blocks = Arc::new(BlockCache::new(BlockLimits {
         memory_bytes,
         cache_bytes: config.block_cache_bytes,
@@ -336,15 +337,6 @@ fn memory_policy(share: usize, blocks: Arc<BlockCache>) -> MemoryPoolPolicy {
         let pool = SharedPool::new(share.max(1).saturating_mul(vcores.max(1) as usize), Arc::clone(&blocks));
         RuntimeEnvBuilder::from_runtime_env(&base).with_memory_pool(Arc::new(pool)).build_arc()
     })
-}
-
-/// Memory of the machine, 4 GiB where it does not say.
-fn machine_memory_bytes() -> u64 {
-    let kilobytes = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    });
-    kilobytes.map_or(4 << 30, |kilobytes| kilobytes << 10)
 }
 
 /// Serves shuffle files to other executors and, through the scheduler, to clients.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ballista_core::planner::scans_only_information_schema;
 use covey_engine::catalog::{Catalog, IfTaken, Snapshot};
+use covey_engine::distribution::analyzed;
 use covey_engine::models::cache::ModelCache;
 use covey_engine::models::{Manifest, ModelRegistry, Parent, check_cluster};
 use covey_engine::session::CATALOG;
@@ -29,6 +30,7 @@ use crate::statements::{
     ClusterStatement, Commented, CreateModel, Recluster, check_depth, parse, parse_query, quote_cluster, quoted,
     refuse_wrong,
 };
+use crate::upstream::spell_out_nested_values;
 use crate::writes::{
     Writer, name_columns, optimize, remove_old, sweep_tables, take_back_old_writes, take_partitioned_by, write,
 };
@@ -58,7 +60,7 @@ pub enum Prepared {
     /// Writes rows on executors; a table that is created gets directories of the columns `partitioned_by`.
     Write { plan: LogicalPlan, partitioned_by: Vec<String> },
     /// Can be run when values are bound to its parameters.
-    Parameterized { plan: LogicalPlan, partitioned_by: Vec<String> },
+    Parameterized { plan: LogicalPlan, parameters: usize, partitioned_by: Vec<String> },
 }
 
 impl Prepared {
@@ -78,7 +80,7 @@ impl Prepared {
     /// The parameters of the statement, with the types that they should have.
     pub fn parameters(&self) -> Result<Schema> {
         match self {
-            Self::Parameterized { plan, .. } => parameters::schema_of(plan),
+            Self::Parameterized { plan, parameters, .. } => parameters::schema_of(plan, *parameters),
             _ => Ok(Schema::empty()),
         }
     }
@@ -89,8 +91,8 @@ impl Prepared {
     /// When they do not fit.
     pub fn with_parameters(&self, rows: &[RecordBatch]) -> Result<Self> {
         match self {
-            Self::Parameterized { plan, partitioned_by } => {
-                place(parameters::bind(plan, rows)?, partitioned_by.clone())
+            Self::Parameterized { plan, parameters, partitioned_by } => {
+                place(parameters::bind(plan, *parameters, rows)?, partitioned_by.clone())
             }
             _ if rows.iter().all(|rows| rows.num_rows() == 0 || rows.num_columns() == 0) => Ok(self.clone()),
             _ => user_err!("values are bound to a statement that has no parameters"),
@@ -146,15 +148,17 @@ impl Covey {
             let mut statement = state.sql_to_statement(sql, &state.config().options().sql_parser.dialect)?;
             refuse_wrong(&statement)?;
             // Functions put an argument where they need it, also twice or never.
-            parameters::number(&mut statement)?;
+            let parameters = parameters::number(&mut statement)?;
             expand(&mut statement, &self.catalog.snapshot())?;
             let partitioned_by = take_partitioned_by(&mut statement)?;
             name_columns(session, &mut statement).await?;
+            spell_out_nested_values(&mut statement)?;
             let plan = state.statement_to_plan(statement).await?;
             let plan = self.bind(plan).await?;
-            return match plan.get_parameter_names()?.is_empty() {
-                true => place(plan, partitioned_by),
-                false => Ok(Prepared::Parameterized { plan, partitioned_by }),
+            return match parameters {
+                0 if is_query(&plan) || is_table_of_query(&plan) => place(analyzed(&state, plan)?, partitioned_by),
+                0 => place(plan, partitioned_by),
+                _ => Ok(Prepared::Parameterized { plan, parameters, partitioned_by }),
             };
         };
         let query = match &mut statement {
@@ -480,6 +484,24 @@ fn refuse_recursion(plan: &LogicalPlan) -> Result<()> {
 
 fn is_write(plan: &LogicalPlan) -> bool {
     matches!(plan, LogicalPlan::Dml(_) | LogicalPlan::Copy(_) | LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(_)))
+}
+
+/// Whether a plan makes a table of what a query gives.
+fn is_table_of_query(plan: &LogicalPlan) -> bool {
+    matches!(plan, LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(_)))
+}
+
+/// Whether a plan gives the rows of a query, and nothing besides.
+fn is_query(plan: &LogicalPlan) -> bool {
+    let is_another_statement = matches!(
+        plan,
+        LogicalPlan::Ddl(_)
+            | LogicalPlan::Statement(_)
+            | LogicalPlan::Explain(_)
+            | LogicalPlan::Analyze(_)
+            | LogicalPlan::DescribeTable(_)
+    );
+    !is_another_statement && !is_write(plan)
 }
 
 /// A statement that writes is one of its own.

@@ -28,6 +28,7 @@ mod parameters;
 mod results;
 mod sql_functions;
 mod statements;
+mod upstream;
 mod writes;
 
 pub use bind::bind_models;

@@ -1,5 +1,6 @@
 //! Parameters of prepared statements, `?` or `$1`, and the values that clients bind to them.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -17,12 +18,12 @@ use datafusion::sql::sqlparser::tokenizer::Location;
 /// Rows that may be bound to one statement.
 const ROWS_MAX: usize = 100_000;
 
-/// Numbers the parameters that are written `?`, in the order of the text.
+/// Numbers the parameters that are written `?`, in the order of the text, and says how many there are.
 ///
 /// # Errors
-/// When some are written `?` and others `$1`.
-pub fn number(statement: &mut Statement) -> Result<()> {
-    let Statement::Statement(statement) = statement else { return Ok(()) };
+/// When some are written `?` and others `$1`, or a number is left out.
+pub fn number(statement: &mut Statement) -> Result<usize> {
+    let Statement::Statement(statement) = statement else { return Ok(0) };
     let (mut places, mut has_names) = (vec![], false);
     each_placeholder(statement, |name, place| if name == "?" { places.push(place) } else { has_names = true });
     if has_names && !places.is_empty() {
@@ -34,7 +35,16 @@ pub fn number(statement: &mut Statement) -> Result<()> {
             *name = format!("${}", i + 1);
         }
     });
-    Ok(())
+    let mut names = BTreeSet::new();
+    each_placeholder(statement, |name, _| {
+        names.insert(name.clone());
+    });
+    match (1..=names.len()).find(|i| !names.contains(&format!("${i}"))) {
+        Some(i) => {
+            user_err!("the statement has {} parameters and none of them is ${i}: number them from $1 on", names.len())
+        }
+        None => Ok(names.len()),
+    }
 }
 
 fn each_placeholder(statement: &mut ast::Statement, mut visit: impl FnMut(&mut String, Location)) {
@@ -46,19 +56,15 @@ fn each_placeholder(statement: &mut ast::Statement, mut visit: impl FnMut(&mut S
     });
 }
 
-/// The parameters of a plan in their order, with the types that the plan wants; text where it does not say.
-///
-/// # Errors
-/// When one is missing between others.
-pub fn schema_of(plan: &LogicalPlan) -> Result<Schema> {
+/// The `n` parameters of a statement in their order, with the types that its plan wants; text where it does not say, as
+/// where a part of the statement that nothing depends on is left out of the plan.
+pub fn schema_of(plan: &LogicalPlan, n: usize) -> Result<Schema> {
     let types = plan.get_parameter_types()?;
-    let field = |i: usize| match types.get(&format!("${i}")) {
-        Some(data_type) => Ok(Field::new(format!("${i}"), data_type.clone().unwrap_or(DataType::Utf8), true)),
-        None => {
-            user_err!("the statement has {} parameters and none of them is ${i}: number them from $1 on", types.len())
-        }
+    let field = |i: usize| {
+        let of = types.get(&format!("${i}")).cloned().flatten();
+        Field::new(format!("${i}"), of.unwrap_or(DataType::Utf8), true)
     };
-    Ok(Schema::new((1..=types.len()).map(field).collect::<Result<Vec<_>>>()?))
+    Ok(Schema::new((1..=n).map(field).collect::<Vec<_>>()))
 }
 
 /// Whether a plan inserts rows of VALUES as they are, and its parameters are in them alone.
@@ -80,8 +86,7 @@ fn is_insert_of_values(plan: &LogicalPlan) -> bool {
 ///
 /// # Errors
 /// When there are too few values, or too many rows.
-pub fn bind(plan: &LogicalPlan, rows: &[RecordBatch]) -> Result<LogicalPlan> {
-    let n_parameters = schema_of(plan)?.fields().len();
+pub fn bind(plan: &LogicalPlan, n_parameters: usize, rows: &[RecordBatch]) -> Result<LogicalPlan> {
     let n_rows: usize = rows.iter().map(RecordBatch::num_rows).sum();
     if n_rows > ROWS_MAX {
         return user_err!("{n_rows} rows are bound to the statement, more than {ROWS_MAX}: send them in parts");

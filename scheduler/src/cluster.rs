@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow_flight::Ticket;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::{FlightData, Ticket};
 use async_trait::async_trait;
 use ballista_core::JobId;
 use ballista_core::config::BALLISTA_SHUFFLE_COMPRESSION_CODEC;
@@ -15,9 +15,11 @@ use ballista_core::serde::protobuf::{self, JobStatus, PartitionLocation, job_sta
 use ballista_core::serde::scheduler::{Action, ShuffleFileKind};
 use ballista_scheduler::cluster::ClusterState;
 use ballista_scheduler::scheduler_server::SchedulerServer;
+use covey_engine::distribution::{analyzed, physical_plan};
 use covey_engine::failure::{is_out_of_memory, open};
 use covey_engine::operators::SkipBadFilesExec;
 use covey_engine::threads::aside;
+use covey_engine::upstream::kept_as_planned;
 use covey_engine::user_err;
 use covey_jobs::Cluster;
 use datafusion::arrow::array::RecordBatch;
@@ -31,14 +33,16 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
 use tokio::sync::mpsc;
-use tonic::Request;
+use tonic::{Request, Status};
 
+use crate::counted_results::{counted, split_count, with_count};
 use crate::explain_analyze::measured;
 use crate::placement::PlacingCluster;
 use crate::rollbacks::{Rollbacks, latest};
+use crate::upstream::{Refusals, until_stuck};
 
 pub type Ballista = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
 
@@ -55,6 +59,9 @@ const JOB_ATTEMPTS_MAX: usize = 4;
 /// Results fetched from executors at once by one job.
 const FETCHES_CONCURRENT: usize = 8;
 
+/// Bytes of a result that the scheduler fetches itself before it answers.
+const FETCHED_BYTES_MAX: u64 = 8 << 20;
+
 /// Partitions of a query: at least so many, and one more for each of so many bytes that its largest scan reads.
 const CORES_MIN: usize = 2;
 const PARTITION_BYTES: u64 = 512 << 20;
@@ -69,6 +76,7 @@ pub struct JobOutput {
     pub schema: SchemaRef,
     pub tickets: Vec<Vec<u8>>,
     pub n_rows: u64,
+    n_bytes: u64,
     /// Files that could not be read and were left out, where the table says so.
     pub files_skipped: u64,
 }
@@ -76,11 +84,25 @@ pub struct JobOutput {
 impl JobOutput {
     fn try_new(job: JobId, schema: SchemaRef, locations: Vec<PartitionLocation>) -> Result<Self> {
         let locations = latest(locations);
-        let rows = |location: &PartitionLocation| location.partition_stats.as_ref().map_or(0, |stats| stats.num_rows);
-        let n_rows = locations.iter().map(|location| rows(location).max(0) as u64).sum();
-        let tickets = locations.into_iter().map(ticket).collect::<Result<_>>()?;
-        Ok(Self { job, schema, tickets, n_rows, files_skipped: 0 })
+        let rows = |location: &PartitionLocation| {
+            location.partition_stats.as_ref().and_then(|stats| u64::try_from(stats.num_rows).ok())
+        };
+        let bytes = |location: &PartitionLocation| {
+            location.partition_stats.as_ref().and_then(|stats| u64::try_from(stats.num_bytes).ok())
+        };
+        let n_rows = locations.iter().filter_map(rows).sum();
+        let n_bytes = locations.iter().filter_map(bytes).sum();
+        let with_rows = |location: PartitionLocation| Ok(with_count(rows(&location), &ticket(location)?));
+        let tickets = locations.into_iter().map(with_rows).collect::<Result<_>>()?;
+        Ok(Self { job, schema, tickets, n_rows, n_bytes, files_skipped: 0 })
     }
+}
+
+/// What a query has given.
+pub struct Answer {
+    pub output: JobOutput,
+    /// The rows themselves, where they are few.
+    pub rows: Option<Vec<RecordBatch>>,
 }
 
 #[derive(Clone)]
@@ -89,6 +111,7 @@ pub struct SchedulerCluster {
     proxy: BallistaFlightProxyService,
     rollbacks: Rollbacks,
     members: Arc<PlacingCluster>,
+    refusals: Refusals,
     /// Of a session that does not say otherwise.
     partitions: usize,
     address: String,
@@ -100,15 +123,36 @@ impl SchedulerCluster {
         proxy: BallistaFlightProxyService,
         rollbacks: Rollbacks,
         members: Arc<PlacingCluster>,
+        refusals: Refusals,
         partitions: usize,
         address: String,
     ) -> Self {
-        Self { ballista, proxy, rollbacks, members, partitions, address }
+        Self { ballista, proxy, rollbacks, members, refusals, partitions, address }
     }
 
-    /// Runs a query and gives the places of its rows. Dropping the future cancels the job.
-    pub async fn query(&self, name: &str, session: &SessionContext, plan: &LogicalPlan) -> Result<JobOutput> {
+    /// Runs a query and gives its rows where they are few, and else the places of them: a few rows are safe from whatever
+    /// becomes of executors. Dropping the future cancels the job.
+    pub async fn answer(&self, name: &str, session: &SessionContext, plan: &LogicalPlan) -> Result<Answer> {
+        let mut attempt = 1;
+        loop {
+            let output = self.query(name, session, plan).await?;
+            if output.n_bytes > FETCHED_BYTES_MAX {
+                return Ok(Answer { output, rows: None });
+            }
+            match self.fetch_all(output.tickets.clone()).await {
+                Err(lost) if attempt < JOB_ATTEMPTS_MAX => {
+                    tracing::warn!(target: "covey", statement = name, %lost, "rows of a result are lost: the query runs again");
+                    attempt += 1;
+                }
+                rows => return Ok(Answer { output, rows: Some(rows?) }),
+            }
+        }
+    }
+
+    /// Runs a query and gives the places of its rows.
+    async fn query(&self, name: &str, session: &SessionContext, plan: &LogicalPlan) -> Result<JobOutput> {
         let mut state = session.state();
+        let plan = &analyzed(&state, plan.clone())?;
         let physical = self.planned(&mut state, plan).await?;
         match self.submit(name, of_state(&state), physical).await {
             Err(error) if is_out_of_memory(&error) && state.config().options().optimizer.prefer_hash_join => {
@@ -166,8 +210,10 @@ impl SchedulerCluster {
         session: Arc<SessionContext>,
         plan: Arc<dyn ExecutionPlan>,
     ) -> Result<JobOutput> {
+        let plan = kept_as_planned(plan)?;
         for _ in 0..JOB_ATTEMPTS_MAX {
             let (subscriber, statuses) = mpsc::channel(STATUS_BUFFER);
+            let mut refusals = self.refusals.watch();
             let job = self
                 .ballista
                 .submit_physical_plan(name, Arc::clone(&session), Arc::clone(&plan), Some(subscriber))
@@ -175,7 +221,13 @@ impl SchedulerCluster {
                 .map_err(|e| exec_datafusion_err!("cannot submit the job: {e}"))?;
             let (ballista, jobs) = (Arc::clone(&self.ballista), self.rollbacks.clone());
             let guard = CancelOnDrop { ballista, jobs, job: Some(job.clone()) };
-            let locations = wait(statuses).await?;
+            let locations = tokio::select! {
+                ended = wait(statuses) => ended?,
+                why = refusals.refused(&job) => return user_err!("the job cannot go on: {why}"),
+                () = until_stuck(&self.ballista, &job) => {
+                    return user_err!("the job stands still: no task of it runs and none waits; the scheduler's log says what it stumbled over")
+                }
+            };
             guard.disarm();
             if self.rollbacks.read_once(&job).await {
                 let files_skipped = self.files_skipped(name, &job, &plan).await;
@@ -197,8 +249,8 @@ impl SchedulerCluster {
         files
     }
 
-    async fn fetch_all(&self, output: JobOutput) -> Result<Vec<RecordBatch>> {
-        let batches: Vec<Vec<RecordBatch>> = futures::stream::iter(output.tickets)
+    async fn fetch_all(&self, tickets: Vec<Vec<u8>>) -> Result<Vec<RecordBatch>> {
+        let batches: Vec<Vec<RecordBatch>> = futures::stream::iter(tickets)
             .map(|ticket| self.fetch(ticket))
             .buffered(FETCHES_CONCURRENT)
             .try_collect()
@@ -206,10 +258,24 @@ impl SchedulerCluster {
         Ok(batches.concat())
     }
 
+    /// The messages behind a ticket of a [`JobOutput`].
+    ///
+    /// # Errors
+    /// When its executor is gone; while they are read, when some are missing.
+    pub async fn messages(
+        &self,
+        ticket: &[u8],
+    ) -> Result<impl Stream<Item = Result<FlightData, Status>> + use<>, Status> {
+        let (rows, ticket) =
+            split_count(ticket).ok_or_else(|| Status::invalid_argument("the ticket is none of this scheduler's"))?;
+        let response = self.proxy.do_get(Request::new(Ticket { ticket: ticket.to_vec().into() })).await?;
+        Ok(counted(response.into_inner(), rows))
+    }
+
     /// The rows behind a ticket.
     async fn fetch(&self, ticket: Vec<u8>) -> Result<Vec<RecordBatch>> {
-        let response = self.proxy.do_get(Request::new(Ticket { ticket: ticket.into() })).await.map_err(told)?;
-        let data = response.into_inner().map_err(|status| FlightError::Tonic(Box::new(status)));
+        let messages = self.messages(&ticket).await.map_err(told)?;
+        let data = messages.map_err(|status| FlightError::Tonic(Box::new(status)));
         FlightRecordBatchStream::new_from_flight_data(data)
             .try_collect()
             .await
@@ -236,7 +302,7 @@ fn shuffle_uncompressed(state: &mut SessionState) -> Result<()> {
 
 async fn planned(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
     let (state, plan) = (state.clone(), plan.clone());
-    aside(async move { state.create_physical_plan(&plan).await }).await
+    aside(async move { physical_plan(&state, &plan).await }).await
 }
 
 /// Bytes of the files of the largest scan of a plan.
@@ -248,7 +314,7 @@ fn largest_scan(plan: &Arc<dyn ExecutionPlan>) -> u64 {
     files.map(|file| file.effective_size()).sum::<u64>().max(of_children.unwrap_or(0))
 }
 
-fn told(status: tonic::Status) -> DataFusionError {
+fn told(status: Status) -> DataFusionError {
     exec_datafusion_err!("cannot fetch the rows of a job: {}", status.message())
 }
 
@@ -322,7 +388,7 @@ impl Cluster for SchedulerCluster {
         let mut attempt = 1;
         loop {
             let output = self.submit(name, Arc::clone(&session), Arc::clone(&plan)).await?;
-            match self.fetch_all(output).await {
+            match self.fetch_all(output.tickets).await {
                 // Its executor ended between the end of the job and here; the others can run it again.
                 Err(lost) if attempt < JOB_ATTEMPTS_MAX => {
                     tracing::warn!(target: "covey", job = name, %lost, "rows of a job are lost: it runs again");

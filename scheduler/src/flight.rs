@@ -46,7 +46,7 @@ use prost::Message;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::cluster::SchedulerCluster;
+use crate::cluster::{Answer, SchedulerCluster};
 use crate::presence::Presences;
 use crate::sessions::{Kept, fork};
 
@@ -180,13 +180,16 @@ impl CoveyFlightService {
                 job.stage("query");
                 let running = async {
                     covey.require_executors().await?;
-                    self.inner.cluster.query(sql, &session, plan).await
+                    self.inner.cluster.answer(sql, &session, plan).await
                 };
-                let result = running.await.inspect(|output| {
-                    job.add_rows(output.n_rows);
-                    job.add_files_skipped(output.files_skipped);
+                let result = running.await.inspect(|answer| {
+                    job.add_rows(answer.output.n_rows);
+                    job.add_files_skipped(answer.output.files_skipped);
                 });
-                let output = job.finish(result).map_err(status)?;
+                let Answer { output, rows } = job.finish(result).map_err(status)?;
+                if let Some(rows) = rows {
+                    return Ok(self.keep(output.schema, rows));
+                }
                 let endpoints = output.tickets.iter().map(|ticket| endpoint(ON_EXECUTOR, ticket)).collect();
                 Ok(Outcome { schema: output.schema, endpoints, written: 0 })
             }
@@ -416,8 +419,8 @@ impl FlightSqlService for CoveyFlightService {
     ) -> Result<Response<<Self as FlightService>::DoGetStream>, Status> {
         match ticket.statement_handle.split_first() {
             Some((&ON_EXECUTOR, action)) => {
-                let ticket = Ticket { ticket: action.to_vec().into() };
-                self.inner.proxy.do_get(Request::new(ticket)).await.map_err(lost_rows)
+                let messages = self.inner.cluster.messages(action).await.map_err(lost_rows)?;
+                Ok(Response::new(Box::pin(messages)))
             }
             Some((&KEPT_HERE, handle)) => {
                 let kept = std::str::from_utf8(handle).ok().and_then(|handle| self.inner.results.take(handle));

@@ -10,6 +10,7 @@
 
 mod cluster;
 mod config;
+mod counted_results;
 mod explain_analyze;
 mod flight;
 mod placement;
@@ -17,6 +18,8 @@ mod presence;
 mod rollbacks;
 mod serve;
 mod sessions;
+mod stages;
+mod upstream;
 
 pub use config::{SchedulerArgs, SchedulerConfig};
 pub use serve::{Bound, bind};

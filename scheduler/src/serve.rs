@@ -16,6 +16,7 @@ use ballista_scheduler::scheduler_process::create_scheduler;
 use covey_engine::catalog::Catalog;
 use covey_engine::codec::CoveyPhysicalCodec;
 use covey_engine::databases::Databases;
+use covey_engine::distribution::StageChecks;
 use covey_engine::models::cache::ModelCache;
 use covey_engine::session::{runtime_env, session_config, session_state};
 use covey_engine::storage::{Directory, ObjectStores, directory_url};
@@ -34,6 +35,8 @@ use crate::flight::CoveyFlightService;
 use crate::placement::PlacingCluster;
 use crate::presence::Presences;
 use crate::rollbacks::Rollbacks;
+use crate::stages::BallistaStages;
+use crate::upstream::{CheckedReports, Refusals};
 
 /// The largest gRPC message between scheduler, executors and clients.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -84,7 +87,9 @@ impl Bound {
         let cache = Arc::new(ModelCache::new(stores.clone()));
         let codec = Arc::new(CoveyPhysicalCodec::new(Arc::clone(&cache)));
         let databases = Arc::new(Databases::new(self.config.settings.clone()));
-        let session = session_config(Arc::clone(&codec), databases).with_target_partitions(self.config.partitions);
+        let session = session_config(Arc::clone(&codec), databases)
+            .with_target_partitions(self.config.partitions)
+            .with_extension(Arc::new(StageChecks(Arc::new(BallistaStages))));
         let runtime = runtime_env(stores.clone())?;
         let shared = Arc::new(SessionContext::new_with_state(session_state(session.clone(), runtime.clone())));
 
@@ -98,11 +103,13 @@ impl Bound {
         let scheduler = Arc::new(create_scheduler(cluster, Arc::new(ballista)).await.map_err(ballista_error)?);
         let proxy = BallistaFlightProxyService::new(MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX, false, None);
         let address = format!("http://{}", self.address);
+        let refusals = Refusals::default();
         let jobs_cluster = SchedulerCluster::new(
             Arc::clone(&scheduler),
             proxy.clone(),
             rollbacks,
             members,
+            refusals.clone(),
             self.config.partitions,
             address.clone(),
         );
@@ -129,7 +136,7 @@ impl Bound {
         };
         let served = Server::builder()
             .add_service(
-                SchedulerGrpcServer::new(scheduler.as_ref().clone())
+                SchedulerGrpcServer::new(CheckedReports::new(scheduler, refusals))
                     .max_decoding_message_size(MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(MESSAGE_BYTES_MAX),
             )

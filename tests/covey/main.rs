@@ -15,6 +15,7 @@ mod functions;
 mod lake;
 mod lifecycle;
 mod models;
+mod sql;
 mod storage;
 mod writes;
 

@@ -6,11 +6,13 @@
 mod at_end;
 mod block_work;
 mod blocks;
+mod changed_stage;
 mod collect;
 mod compressed_scan;
 mod database_scan;
-mod join_side;
 mod partial_wire;
+mod result_schema;
+mod single_task;
 mod skip_bad_files;
 mod write;
 
@@ -29,14 +31,16 @@ pub use block_work::{
 };
 pub(crate) use blocks::compute;
 pub use blocks::{BlocksExec, block_source};
+pub use changed_stage::ChangedStageExec;
 pub use collect::{CollectExec, CollectSpec, Features};
 pub use compressed_scan::CompressedScanExec;
 pub use database_scan::{DatabaseQuery, DatabaseScanExec};
-pub use join_side::JoinSideExec;
 pub use partial_wire::{
     decode_centroids, decode_distances, decode_drawn, decode_far_points, decode_moments, decode_partial,
     decode_weights, encode_centroids, encode_drift,
 };
+pub use result_schema::ResultSchemaExec;
+pub use single_task::SingleTaskExec;
 pub(crate) use skip_bad_files::is_of_file;
 pub use skip_bad_files::{FILES_SKIPPED, SkipBadFilesExec};
 pub use write::{WriteExec, WriteSpec, write_of, written};
@@ -54,8 +58,6 @@ enum Node {
     CompressedScan(String),
     SkipBadFiles,
     DatabaseScan(DatabaseQuery),
-    /// Its size, if it is told.
-    JoinSide(Option<usize>),
 }
 
 /// The wire form of `node` without its input, if it is one of ours.
@@ -72,8 +74,6 @@ pub(crate) fn encode(node: &dyn ExecutionPlan) -> Result<Option<Vec<u8>>> {
         Node::SkipBadFiles
     } else if let Some(exec) = node.downcast_ref::<DatabaseScanExec>() {
         Node::DatabaseScan(exec.query().clone())
-    } else if let Some(exec) = node.downcast_ref::<JoinSideExec>() {
-        Node::JoinSide(exec.bytes())
     } else {
         return Ok(None);
     };
@@ -91,6 +91,5 @@ pub(crate) fn decode(blob: &[u8], inputs: &[Arc<dyn ExecutionPlan>]) -> Result<A
         Node::CompressedScan(compression) => Arc::new(CompressedScanExec::new(compression.parse()?, Arc::clone(input))),
         Node::SkipBadFiles => Arc::new(SkipBadFilesExec::new(Arc::clone(input))),
         Node::DatabaseScan(query) => Arc::new(DatabaseScanExec::new(query, Arc::clone(input))?),
-        Node::JoinSide(bytes) => Arc::new(JoinSideExec::new(bytes, Arc::clone(input))),
     })
 }

@@ -23,6 +23,8 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::StreamExt;
 
+use super::single_task::SingleTaskExec;
+
 /// The metric that counts them.
 pub const FILES_SKIPPED: &str = "files_skipped";
 
@@ -63,7 +65,8 @@ impl SkipBadFilesExec {
 
     /// Whether files may be left out anywhere in a plan.
     pub fn is_in(plan: &Arc<dyn ExecutionPlan>) -> bool {
-        plan.is::<Self>() || plan.children().into_iter().any(Self::is_in)
+        let inside = plan.downcast_ref::<SingleTaskExec>().map(SingleTaskExec::plan);
+        plan.is::<Self>() || plan.children().into_iter().chain(inside).any(Self::is_in)
     }
 
     /// The scan below, which on an executor has others around it.

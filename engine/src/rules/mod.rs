@@ -10,6 +10,8 @@ use std::sync::Arc;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
+use crate::upstream::{ConstantRows, JoinsOfOneTask, SwapNestedLoops};
+
 type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 
 /// DataFusion's rule that chooses the sides of joins.
@@ -20,10 +22,12 @@ pub(crate) fn rules() -> Vec<Rule> {
     let mut rules = PhysicalOptimizer::new().rules;
     let after = rules.iter().position(|rule| rule.name() == CHOOSES_SIDES).map_or(rules.len(), |i| i + 1);
     rules.insert(after, Arc::new(joins::Joins));
+    rules.insert(after, Arc::new(SwapNestedLoops));
     rules.push(Arc::new(nan_pruning::NanPruning));
     rules.push(Arc::new(shuffle_keys::ShuffleKeys));
     rules.push(Arc::new(compressed_scans::CompressedScans));
-    rules.push(Arc::new(joins::JoinSides));
+    rules.push(Arc::new(ConstantRows));
+    rules.push(Arc::new(JoinsOfOneTask));
     rules
 }
 
@@ -36,7 +40,7 @@ mod tests {
     fn joins_come_in_their_place() {
         let rules = rules();
         let place = |name: &str| rules.iter().position(|rule| rule.name() == name).unwrap();
-        assert_eq!(place("joins"), place(CHOOSES_SIDES) + 1);
+        assert_eq!(place("joins"), place(CHOOSES_SIDES) + 2);
         assert!(place("joins") < place("EnsureRequirements"));
     }
 }

@@ -15,12 +15,13 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use covey_engine::catalog::{Catalog, Replaced, Snapshot, WRITES, WriteTarget};
 use covey_engine::failure::{is_out_of_memory, is_refused};
-use covey_engine::operators::{WriteExec, WriteSpec, written};
+use covey_engine::operators::{ResultSchemaExec, WriteExec, WriteSpec, written};
 use covey_engine::staging::Staged;
 pub use covey_engine::staging::sweep;
 use covey_engine::storage::{Directory, ObjectStores, is_not_found};
 use covey_engine::threads::aside;
 use covey_engine::{external, user_err};
+use datafusion::arrow::datatypes::DataType;
 use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
@@ -87,13 +88,12 @@ impl Writer<'_> {
     ) -> Result<StagedRows> {
         self.cluster.require_executors().await?;
         let mut state = self.session.state();
-        let plan = planned(&state, &input).await?;
-        check_types(name, &input, plan.as_ref())?;
+        let plan = planned(name, &state, &input).await?;
         match self.stage_plan(name, plan, target, file.clone()).await {
             Err(error) if is_out_of_memory(&error) && state.config().options().optimizer.prefer_hash_join => {
                 tracing::warn!(target: "covey", statement = name, "a join does not fit into memory: it runs again, sorted");
                 state.config_mut().options_mut().optimizer.prefer_hash_join = false;
-                self.stage_plan(name, planned(&state, &input).await?, target, file).await
+                self.stage_plan(name, planned(name, &state, &input).await?, target, file).await
             }
             result => result,
         }
@@ -159,7 +159,7 @@ impl Writer<'_> {
 /// table could not be read any more.
 fn check_types(statement: &str, input: &LogicalPlan, plan: &dyn ExecutionPlan) -> Result<()> {
     for (expected, found) in input.schema().fields().iter().zip(plan.schema().fields()) {
-        if expected.data_type() != found.data_type() {
+        if !is_converted(found.data_type(), expected.data_type()) {
             return user_err!(
                 "{statement}: column {:?} is {}, and the rows have {}; write CAST around the value",
                 expected.name(),
@@ -171,9 +171,20 @@ fn check_types(statement: &str, input: &LogicalPlan, plan: &dyn ExecutionPlan) -
     Ok(())
 }
 
-async fn planned(state: &SessionState, input: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-    let (state, input) = (state.clone(), input.clone());
-    aside(async move { state.create_physical_plan(&input).await }).await
+/// Whether values of one type are written as those of another, if they fit: what DataFusion works out of a query's types
+/// before it plans it is not always what it plans.
+fn is_converted(found: &DataType, expected: &DataType) -> bool {
+    found == expected
+        || found.is_numeric() && expected.is_numeric()
+        || found.is_string() && expected.is_string()
+        || found.is_temporal() && expected.is_temporal()
+}
+
+async fn planned(statement: &str, state: &SessionState, input: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+    let (analysis, query) = (state.clone(), input.clone());
+    let plan = aside(async move { analysis.create_physical_plan(&query).await }).await?;
+    check_types(statement, input, plan.as_ref())?;
+    Ok(ResultSchemaExec::over(plan, input.schema().inner()))
 }
 
 /// The input of a [`WriteExec`]: all rows of a directory in one task, so that it gets few files.

@@ -169,7 +169,7 @@ impl<'a> Fleet<'a> {
 
     fn id(&self, parts: &[u64]) -> String {
         let mut random = Random::of(&[&[self.args.seed], parts].concat());
-        let (a, b) = (random.next(), random.next());
+        let (a, b) = (random.number(), random.number());
         uuid::Builder::from_random_bytes(((u128::from(a) << 64) | u128::from(b)).to_be_bytes()).into_uuid().to_string()
     }
 
@@ -201,12 +201,12 @@ impl<'a> Fleet<'a> {
         let kernel: Vec<&Template> = self.templates.iter().filter(|template| template.is_kernel()).collect();
         for _ in 0..KERNEL_THREADS {
             let template = random.pick(&kernel);
-            processes.push(Process { template, number: random.next() });
+            processes.push(Process { template, number: random.number() });
         }
         for app in BASE {
             let template = *random.pick(&self.of(app));
             if random.chance(80) {
-                processes.push(Process { template, number: random.next() });
+                processes.push(Process { template, number: random.number() });
             }
         }
         // The first roles are the most common ones.
@@ -235,7 +235,7 @@ impl<'a> Fleet<'a> {
                 at = at.saturating_sub(template.weight);
                 found
             });
-            processes.extend(chosen.map(|template| Process { template, number: random.next() }));
+            processes.extend(chosen.map(|template| Process { template, number: random.number() }));
         }
     }
 }

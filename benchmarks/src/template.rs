@@ -160,7 +160,7 @@ impl Slot {
 }
 
 fn two(random: &mut Random) -> [u8; 16] {
-    let (a, b) = (random.next().to_le_bytes(), random.next().to_le_bytes());
+    let (a, b) = (random.number().to_le_bytes(), random.number().to_le_bytes());
     std::array::from_fn(|i| if i < 8 { a[i] } else { b[i - 8] })
 }
 

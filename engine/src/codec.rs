@@ -205,7 +205,9 @@ impl PhysicalExtensionCodec for CoveyPhysicalCodec {
 
     fn try_encode_udwf(&self, node: &WindowUDF, buf: &mut Vec<u8>) -> Result<()> {
         if let Some(function) = node.inner().downcast_ref::<PlannedWindowFunction>() {
-            buf.extend(function.ignores_nulls().then_some(FLAGGED).unwrap_or_default());
+            if function.ignores_nulls() {
+                buf.extend(FLAGGED);
+            }
             return Ok(());
         }
         self.ballista.try_encode_udwf(node, buf)

@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
-use crate::cluster::SchedulerCluster;
+use crate::cluster::{Ballista, SchedulerCluster};
 use crate::config::SchedulerConfig;
 use crate::flight::CoveyFlightService;
 use crate::placement::PlacingCluster;
@@ -87,9 +87,7 @@ impl Bound {
         let cache = Arc::new(ModelCache::new(stores.clone()));
         let codec = Arc::new(CoveyPhysicalCodec::new(Arc::clone(&cache)));
         let databases = Arc::new(Databases::new(self.config.settings.clone()));
-        let session = session_config(Arc::clone(&codec), databases)
-            .with_target_partitions(self.config.partitions)
-            .with_extension(Arc::new(StageChecks(Arc::new(BallistaStages))));
+        let session = self.session(Arc::clone(&codec), databases);
         let runtime = runtime_env(stores.clone())?;
         let shared = Arc::new(SessionContext::new_with_state(session_state(session.clone(), runtime.clone())));
 
@@ -135,11 +133,7 @@ impl Bound {
             let _ = told.send(());
         };
         let served = Server::builder()
-            .add_service(
-                SchedulerGrpcServer::new(CheckedReports::new(scheduler, refusals))
-                    .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                    .max_encoding_message_size(MESSAGE_BYTES_MAX),
-            )
+            .add_service(executors_service(scheduler, refusals))
             .add_service(
                 FlightServiceServer::new(flight)
                     .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -159,6 +153,13 @@ impl Bound {
         // The server may have ended before the fits that it was asked for.
         let _ = tokio::time::timeout(CLEANING_MAX, hub.close()).await;
         Ok(())
+    }
+
+    /// What every session of this scheduler starts from.
+    fn session(&self, codec: Arc<CoveyPhysicalCodec>, databases: Arc<Databases>) -> SessionConfig {
+        session_config(codec, databases)
+            .with_target_partitions(self.config.partitions)
+            .with_extension(Arc::new(StageChecks(Arc::new(BallistaStages))))
     }
 
     fn ballista_config(
@@ -186,6 +187,13 @@ impl Bound {
             ..BallistaConfig::default()
         }
     }
+}
+
+/// Ballista's service for executors.
+fn executors_service(scheduler: Arc<Ballista>, refusals: Refusals) -> SchedulerGrpcServer<CheckedReports> {
+    SchedulerGrpcServer::new(CheckedReports::new(scheduler, refusals))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// A warehouse in a local directory is made when it is not there.

@@ -10,14 +10,14 @@ impl Random {
         Self(parts.iter().fold(0x5eed, |state, part| mix(state ^ mix(*part))))
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
 
     /// Below `n`, which is not 0.
     pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
+        self.number() % n
     }
 
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {

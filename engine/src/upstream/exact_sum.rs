@@ -24,7 +24,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::scalar::ScalarValue;
 
-use crate::user_err;
+use crate::{UserError, external};
 
 /// Digits of sums under way of decimals that may leave 128 bits.
 const WIDE_DIGITS: u8 = 57;
@@ -179,12 +179,11 @@ impl<A> Checked<A> {
 
     fn check(&self, sums: &ArrayRef) -> Result<ArrayRef> {
         let options = CastOptions { safe: false, ..CastOptions::default() };
-        cast_with_options(sums, &self.result, &options).or_else(|_| {
-            user_err!(
+        cast_with_options(sums, &self.result, &options).map_err(|_| {
+            external(UserError(format!(
                 "{} is too large for {}: cast its argument to a wider type, such as DOUBLE or DECIMAL(38, 0)",
-                self.call,
-                self.result
-            )
+                self.call, self.result
+            )))
         })
     }
 }

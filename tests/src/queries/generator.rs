@@ -466,7 +466,7 @@ impl<'a> Generator<'a> {
     }
 
     fn join_kind(&mut self) -> &'static str {
-        *self.random.pick(&[" JOIN ", " LEFT JOIN ", " LEFT JOIN ", " RIGHT JOIN ", " FULL JOIN "])
+        self.random.pick::<&str>(&[" JOIN ", " LEFT JOIN ", " LEFT JOIN ", " RIGHT JOIN ", " FULL JOIN "])
     }
 
     fn join_condition(&mut self, left: &Scope, right: &Scope, both: &Scope) -> Node {

@@ -1,6 +1,7 @@
 //! Runs the pairs of some seeds, and makes what differs small.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -198,10 +199,10 @@ impl Runner {
 
     /// Covey's answer in a shape.
     async fn ask(&mut self, world: &World, shape: &Shape, query: &Query, seed: u64) -> Answer {
-        if !self.clusters.contains_key(&shape.cluster) {
-            self.clusters.insert(shape.cluster, Cluster::start(shape.cluster).await);
-        }
-        let Some(cluster) = self.clusters.get_mut(&shape.cluster) else { return Err("no cluster".into()) };
+        let cluster = match self.clusters.entry(shape.cluster) {
+            Entry::Occupied(running) => running.into_mut(),
+            Entry::Vacant(place) => place.insert(Cluster::start(shape.cluster).await),
+        };
         let mut session = cluster.session(world, shape).await?;
         if shape.cluster != ClusterKind::KilledExecutor {
             return answer(&mut session, shape.form, query, seed).await;

